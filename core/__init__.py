@@ -1,0 +1,1 @@
+"""Shared vocabulary: settings, errors, logging, telemetry, clock. A closed list."""

@@ -11,6 +11,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 
+THROTTLED_WAIT = timedelta(seconds=1)
+"""The wait after a `ThrottledError` that names none."""
+
+
 class FanfareError(Exception):
     """Base of all errors that Fanfare raises on purpose.
 
@@ -34,6 +38,14 @@ class TransientError(FanfareError):
     def __init__(self, message: str, *, code: str = "transient", retry_after: timedelta | None = None) -> None:
         super().__init__(message, code=code)
         self.retry_after = retry_after
+
+
+class ThrottledError(TransientError):
+    """An outside service said "too fast". Runs again after `retry_after` and costs no attempt."""
+
+
+class AmbiguousError(FanfareError):
+    """An outside call whose answer was lost: it may have taken effect, so it must not be repeated blindly."""
 
 
 class PermanentError(FanfareError):
@@ -93,7 +105,7 @@ class Outcome:
 
     Attributes:
         action: What to do with the message.
-        delay: Wait before it runs again; zero unless `action` is RETRY.
+        delay: Wait before it runs again, with RETRY, and with RESCHEDULE where `until` is None.
         until: The moment at which it runs again; only with RESCHEDULE.
         code: The cause, for grouping.
         is_bug: True when the error is not one of ours, so that it is worth a person's attention at once.
@@ -113,8 +125,10 @@ def classify(error: BaseException, attempt: int, policy: RetryPolicy) -> Outcome
             return Outcome(Action.RESCHEDULE, error.code, until=error.until)
         case Cancelled():
             return Outcome(Action.CANCEL, error.code)
-        case PermanentError():
+        case PermanentError() | AmbiguousError():
             return Outcome(Action.DEAD, error.code)
+        case ThrottledError():
+            return Outcome(Action.RESCHEDULE, error.code, delay=error.retry_after or THROTTLED_WAIT)
         case TransientError():
             return _again(error.code, attempt, policy.attempts, policy, at_least=error.retry_after or timedelta())
         case _:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-
 THROTTLED_WAIT = timedelta(seconds=1)
 """The wait after a `ThrottledError` that names none."""
 

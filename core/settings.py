@@ -34,6 +34,9 @@ class Settings(BaseSettings):
         Path(".data"), description="Folder of the embedded PostgreSQL, of error reports and of the simulator's log."
     )
     database_pool_size: int = Field(8, ge=1, le=200, description="Most connections one process opens to PostgreSQL.")
+    database_transaction_pooling: bool = Field(
+        default=False, description="DATABASE_URL leads to a pooler in transaction mode, such as PgBouncer's."
+    )
 
     broker_url: str = Field(
         "",

@@ -1,0 +1,1 @@
+"""What Fanfare remembers: the database, its migrations, and all SQL but the Postgres engine's."""

@@ -1,0 +1,109 @@
+"""Migrations: the plain SQL files of `db/migrations`, applied once each, in the order of their names, by yoyo.
+
+Each file is one transaction, together with the note that it was applied. A lock of the database session keeps two
+machines from migrating at once; it is gone with its session, so that a killed process leaves nothing to clean up.
+Run them over a direct connection: the lock belongs to a session, which a transaction pooler does not give.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from yoyo import read_migrations
+from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
+from yoyo.migrations import Migration, MigrationList
+
+from core.clock import uuid7
+from core.errors import SettingsError
+from db.connection import connect, place
+
+FOLDER = Path(__file__).parent / "migrations"
+
+LOCK_KEY = 0x66616E66
+"""Key of the advisory lock held while migrating; "fanf" in ASCII."""
+
+
+class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc] # yoyo has no types
+    """yoyo on one psycopg 3 connection of ours."""
+
+    def connect(self, dburi: str) -> psycopg.Connection:
+        # yoyo writes BEGIN and COMMIT itself.
+        return connect(dburi, autocommit=True)
+
+    @contextmanager
+    def lock(self, timeout: float = 0) -> Iterator[None]:  # noqa: ARG002 - yoyo's signature
+        """Replaces yoyo's lock, a row that stays behind when its process is killed."""
+        self.execute(f"SELECT pg_advisory_lock({LOCK_KEY})")
+        try:
+            yield
+        finally:
+            self.execute(f"SELECT pg_advisory_unlock({LOCK_KEY})")
+
+    def apply_one(self, migration: Migration, force: bool = False, mark: bool = True) -> None:  # noqa: ARG002, FBT001, FBT002 - yoyo's signature
+        """Replaces yoyo's, which notes a migration in another transaction than the one that applies it.
+
+        The file goes to the server whole, so that no splitter has to understand function bodies.
+        """
+        with self.transaction():
+            self.connection.execute(Path(migration.path).read_bytes())
+            self.mark_one(migration)
+
+    def list_tables(self, **_: object) -> list[str]:
+        """Replaces yoyo's, which needs its own kind of URL."""
+        return [row[0] for row in self.connection.execute("select tablename from pg_tables")]
+
+    def get_log_data(self, migration: Migration | None = None, operation: str = "apply") -> dict[str, Any]:
+        """Replaces yoyo's, which asks for the user and host names, and fails or waits where there are none."""
+        data = {"id": str(uuid7()), "username": None, "hostname": None, "operation": operation}
+        data |= {"created_at_utc": datetime.now(UTC).replace(tzinfo=None)}
+        return data | {"migration_id": migration and migration.id, "migration_hash": migration and migration.hash}
+
+
+def migrate(url: str, folder: Path = FOLDER) -> list[str]:
+    """Apply what the database at `url` does not have yet; returns the names applied, in order, none if up to date.
+
+    Waits while another machine migrates. When a file fails, those before it stay applied and it leaves nothing.
+
+    Raises:
+        TransientError: the database cannot be reached.
+        psycopg.Error: what the database said about a wrong migration.
+    """
+    with _Backend(url, _Backend.migration_table) as backend, backend.lock():
+        waiting = backend.to_apply(_files(folder))
+        for migration in waiting:
+            backend.apply_one(migration)
+        return [migration.id for migration in waiting]
+
+
+def ensure_migrated(url: str, *, apply: bool) -> None:
+    """Make sure that the database at `url` has all migrations: apply them, or, unless `apply`, refuse.
+
+    Raises:
+        SettingsError: some are missing and `apply` is false.
+        TransientError: the database cannot be reached.
+    """
+    missing = _missing(url)
+    if missing and apply:
+        migrate(url)
+    elif missing:
+        message = f"The database {place(url)} lacks {', '.join(missing)}. Run: fanfare migrate"
+        raise SettingsError(message, code="database_not_migrated")
+
+
+def _missing(url: str) -> list[str]:
+    wanted = [migration.id for migration in _files(FOLDER)]
+    with connect(url, autocommit=True) as connection:
+        (known,) = connection.execute("select to_regclass(%s) is not null", [_Backend.migration_table]).fetchone() or (
+            0,
+        )
+        if not known:
+            return wanted
+        applied = {row[0] for row in connection.execute(f"select migration_id from {_Backend.migration_table}")}
+    return [name for name in wanted if name not in applied]
+
+
+def _files(folder: Path) -> MigrationList:
+    return read_migrations(str(folder))

@@ -1,0 +1,147 @@
+"""The process's connections to PostgreSQL: one pool, opened at the first use, and transactions that compose.
+
+A forked child opens its own pool: a connection must never be used by two processes.
+"""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import timedelta
+from functools import lru_cache
+
+import psycopg
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from core.errors import TransientError
+from core.settings import get_settings
+from db.connection import CONNECT_TIMEOUT_S, connection_errors, place
+from db.embedded import ensure_running
+from db.migrate import ensure_migrated
+
+Pool = ConnectionPool[psycopg.Connection]
+
+WAIT = timedelta(seconds=30)
+"""Longest wait for a free connection of the pool."""
+
+_mutex = threading.Lock()
+_pools: dict[int, Pool] = {}
+_current: ContextVar[psycopg.Connection | None] = ContextVar("transaction", default=None)
+
+
+def database_url() -> str:
+    """The URL of the database: DATABASE_URL, or the embedded server's, which is started and migrated for it.
+
+    Found once per process; `close` forgets it.
+
+    Raises:
+        SettingsError: the embedded server cannot be started.
+    """
+    return _database_url(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _database_url(_pid: int) -> str:
+    settings = get_settings()
+    if settings.database_url:
+        return settings.database_url
+    url = ensure_running(settings.data_dir)
+    ensure_migrated(url, apply=True)
+    return url
+
+
+@contextmanager
+def transaction() -> Iterator[psycopg.Connection]:
+    """A transaction: committed at the end of the block, rolled back when it raises.
+
+    Used inside another one of the same thread (or task), it *joins* it: the same connection, and nothing is committed
+    before the outer block ends. So a function that needs a transaction opens one, and its callers compose such
+    functions into one transaction by opening theirs around them. An error that leaves an inner block must therefore
+    leave the outer one too; to go on after it, use `connection.transaction()`, which is a savepoint.
+
+    Raises:
+        TransientError: the database cannot be reached, or was lost on the way; nothing was committed, unless it was
+            lost in the very commit.
+        SettingsError: the database lacks migrations.
+    """
+    outer = _current.get()
+    if outer is not None:
+        yield outer
+        return
+    with _borrowed() as connection, connection.transaction():
+        token = _current.set(connection)
+        try:
+            yield connection
+        finally:
+            _current.reset(token)
+
+
+@contextmanager
+def connection() -> Iterator[psycopg.Connection]:
+    """A connection in which each statement stands for itself, for reads; inside `transaction` it is that one's.
+
+    Raises:
+        TransientError: as `transaction`.
+    """
+    outer = _current.get()
+    if outer is not None:
+        yield outer
+        return
+    with _borrowed() as borrowed:
+        yield borrowed
+
+
+def close() -> None:
+    """Close the process's pool and forget its URL; the next use opens them anew. Idempotent."""
+    with _mutex:
+        pool = _pools.pop(os.getpid(), None)
+        _database_url.cache_clear()
+    if pool is not None:
+        pool.close()
+
+
+@contextmanager
+def _borrowed() -> Iterator[psycopg.Connection]:
+    pool = _pool()
+    with connection_errors(pool.conninfo):
+        try:
+            borrowed = pool.getconn(timeout=WAIT.total_seconds())
+        except PoolTimeout as error:
+            message = (
+                f"No connection to PostgreSQL at {place(pool.conninfo)} within {WAIT.total_seconds():.0f} s: see whether "
+                "the server runs, and whether DATABASE_POOL_SIZE is less than the threads that need one."
+            )
+            raise TransientError(message, code="database_unavailable") from error
+        try:
+            yield borrowed
+        finally:
+            pool.putconn(borrowed)
+
+
+def _pool() -> Pool:
+    pool = _pools.get(os.getpid())
+    if pool is None:
+        with _mutex:
+            pool = _pools.get(os.getpid()) or _open()
+            _pools[os.getpid()] = pool
+    return pool
+
+
+def _open() -> Pool:
+    settings = get_settings()
+    url = database_url()
+    if settings.database_url:
+        ensure_migrated(url, apply=False)
+    options = {"autocommit": True, "application_name": "fanfare", "connect_timeout": CONNECT_TIMEOUT_S}
+    if settings.database_transaction_pooling:
+        options["prepare_threshold"] = None  # a transaction pooler hands each transaction to another session
+    return ConnectionPool(
+        url,
+        kwargs=options,
+        min_size=1,
+        max_size=settings.database_pool_size,
+        name=f"fanfare-{os.getpid()}",
+        check=ConnectionPool.check_connection,
+        open=True,
+    )

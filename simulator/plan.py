@@ -1,0 +1,53 @@
+"""How the simulator behaves: its limits, its faults and its tokens. Given at the start, changed while it runs."""
+
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Outcome = Annotated[
+    str,
+    Field(
+        pattern=r"^(ok|slow|silent|reset|dropped|garbage|http:[2-5]\d\d|\d{1,7})$",
+        description="`ok`; `slow` accepts and answers late; `silent` accepts and never answers; `reset` accepts, then "
+        "breaks the connection; `dropped` breaks it without accepting; `garbage` accepts and answers nonsense; "
+        "`http:503` answers that status with an empty body; a number answers that WhatsApp error code.",
+    ),
+]
+"""What becomes of one request."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Plan(BaseModel):
+    """Everything that can be set. Times are in milliseconds and rates per second, as it is JSON for people."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = Field(0, description="Decides each outcome, with the recipient and the attempt: runs repeat.")
+    shares: dict[Outcome, Share] = Field({}, description="Outcome to share of the requests; the rest is `ok`.")
+    recipients: dict[str, Outcome] = Field({}, description="Recipient to the outcome that it always has.")
+    latency_ms: float = Field(0, ge=0, description="Time before each answer.")
+    jitter_ms: float = Field(0, ge=0, description="Up to so much more, by the seed.")
+    slow_ms: float = Field(5000, ge=0, description="Time before an answer whose outcome is `slow`.")
+    retry_after_s: int = Field(1, ge=0, description="Retry-After of answers with status 429 or 503; 0: none is sent.")
+    rate: float = Field(80, ge=0, description="Messages per second that a number may send; 0: no limit.")
+    rates: dict[str, Annotated[float, Field(ge=0)]] = Field({}, description="Number id to its own rate.")
+    pair_limit: bool = Field(
+        default=True, description="One message per 6 s from a number to a recipient, 45 ahead; above it 131056."
+    )
+    tokens: frozenset[str] = Field(frozenset(), description="Access tokens that are good; none: any is.")
+    revoked_tokens: frozenset[str] = Field(frozenset(), description="Access tokens that are answered with 190.")
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> Self:
+        if sum(self.shares.values()) > 1:
+            raise ValueError("the shares add up to more than 1")
+        return self
+
+    def changed(self, changes: dict[str, object]) -> "Plan":
+        """This plan with `changes`, each replacing a whole field. Raises pydantic's ValidationError."""
+        return Plan.model_validate(self.model_dump() | changes)
+
+    def rate_of(self, number: str) -> float:
+        """Messages per second that `number` may send; 0 means no limit."""
+        return self.rates.get(number, self.rate)

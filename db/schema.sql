@@ -152,6 +152,14 @@ CREATE TABLE public.deliveries (
     CONSTRAINT deliveries_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'released'::text, 'sending'::text, 'sent'::text, 'delivered'::text, 'read'::text, 'failed'::text, 'skipped'::text, 'cancelled'::text, 'unknown'::text])))
 );
 
+CREATE TABLE public.import_chunks (
+    import_id uuid NOT NULL,
+    number integer NOT NULL,
+    bytes bytea NOT NULL,
+    CONSTRAINT import_chunks_number_check CHECK ((number >= 0))
+);
+ALTER TABLE ONLY public.import_chunks ALTER COLUMN bytes SET STORAGE EXTERNAL;
+
 CREATE TABLE public.import_errors (
     import_id uuid NOT NULL,
     line bigint NOT NULL,
@@ -165,7 +173,8 @@ CREATE TABLE public.imports (
     id uuid NOT NULL,
     organization_id uuid NOT NULL,
     file_name text NOT NULL,
-    source_path text NOT NULL,
+    source_chunks integer NOT NULL,
+    source_lines bigint NOT NULL,
     options jsonb DEFAULT '{}'::jsonb NOT NULL,
     records_done bigint DEFAULT 0 NOT NULL,
     rows_total bigint DEFAULT 0 NOT NULL,
@@ -280,6 +289,9 @@ ALTER TABLE ONLY public.deliveries
 ALTER TABLE ONLY public.deliveries
     ADD CONSTRAINT deliveries_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.import_chunks
+    ADD CONSTRAINT import_chunks_pkey PRIMARY KEY (import_id, number);
+
 ALTER TABLE ONLY public.import_errors
     ADD CONSTRAINT import_errors_pkey PRIMARY KEY (import_id, line, column_name);
 
@@ -373,6 +385,9 @@ ALTER TABLE ONLY public.contacts
 
 ALTER TABLE ONLY public.deliveries
     ADD CONSTRAINT deliveries_campaign_id_fkey FOREIGN KEY (campaign_id) REFERENCES public.campaigns(id);
+
+ALTER TABLE ONLY public.import_chunks
+    ADD CONSTRAINT import_chunks_import_id_fkey FOREIGN KEY (import_id) REFERENCES public.imports(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.import_errors
     ADD CONSTRAINT import_errors_import_id_fkey FOREIGN KEY (import_id) REFERENCES public.imports(id) ON DELETE CASCADE;

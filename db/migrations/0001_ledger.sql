@@ -69,6 +69,7 @@ create table contacts (
     name text not null default '',
     tags text[] not null default '{}',
     custom jsonb not null default '{}' check (jsonb_typeof(custom) = 'object'),
+    -- The import that inserted or last updated it: so a run that goes on after a crash knows its own rows.
     import_id uuid,
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
@@ -85,7 +86,9 @@ create table imports (
     id uuid primary key references jobs,
     organization_id uuid not null references organizations,
     file_name text not null,
-    source_path text not null,
+    -- The file's size in rows of import_chunks and in line breaks: about the number of records.
+    source_chunks integer not null,
+    source_lines bigint not null,
     options jsonb not null default '{}',
     -- A run that was killed goes on after this many records of the file.
     records_done bigint not null default 0,
@@ -98,6 +101,15 @@ create table imports (
     created_at timestamptz not null default now(),
     completed_at timestamptz
 );
+
+-- The uploaded file, until its import is complete: workers run on other machines than the web process.
+create table import_chunks (
+    import_id uuid not null references imports on delete cascade,
+    number integer not null check (number >= 0),
+    bytes bytea not null,
+    primary key (import_id, number)
+);
+alter table import_chunks alter column bytes set storage external;
 
 create table import_errors (
     import_id uuid not null references imports on delete cascade,

@@ -7,16 +7,30 @@ its documentation.
 from datetime import timedelta
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import quote, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.errors import SettingsError
 
 BrokerKind = Literal["postgres", "redis"]
 """The two engines; `Settings.broker_kind` tells which one is chosen."""
+
+
+def _from_seconds(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return timedelta(seconds=float(value))
+    except (ValueError, OverflowError) as error:
+        message = "must be a number of seconds"
+        raise ValueError(message) from error
+
+
+Seconds = Annotated[timedelta, BeforeValidator(_from_seconds), Field(gt=timedelta())]
+"""A duration, written in the environment as a number of seconds, such as 30 or 0.5."""
 
 
 class Settings(BaseSettings):
@@ -48,7 +62,7 @@ class Settings(BaseSettings):
     redis_port: int = Field(6379, ge=1, le=65535, description="See REDIS_HOST.")
     redis_password: SecretStr = Field(SecretStr(""), description="See REDIS_HOST.")
     broker_namespace: str = Field("fanfare", description="Prefix of all Redis keys.")
-    lease: timedelta = Field(
+    lease: Seconds = Field(
         timedelta(seconds=30), description="A message whose worker was silent for so long is run by another (seconds)."
     )
 
@@ -62,13 +76,14 @@ class Settings(BaseSettings):
     whatsapp_rate: float = Field(
         12.5, gt=0, le=1000, description="Default limit of a sending number in messages per second; may be fractional."
     )
-    provider_timeout: timedelta = Field(
+    provider_timeout: Seconds = Field(
         timedelta(seconds=15), description="Longest wait for an answer of an outside service (seconds)."
     )
 
     default_region: str = Field(
         "", max_length=2, description="Two-letter country of phone numbers written without a country code, such as US."
     )
+    import_max_bytes: int = Field(2**31, ge=1, description="Largest contacts file that is accepted, in bytes.")
 
     port: int = Field(8000, ge=1, le=65535, description="Port of the web process.")
     simulator_port: int = Field(8900, ge=1, le=65535, description="Port of the simulator.")

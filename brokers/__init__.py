@@ -1,0 +1,1 @@
+"""What carries the messages: the engines, and dramatiq's broker on top of them."""

@@ -9,11 +9,14 @@ from dramatiq.broker import Broker
 from dramatiq.errors import QueueJoinTimeout
 from dramatiq.middleware import AgeLimit, CurrentMessage, Middleware, MiddlewareError, ShutdownNotifications, TimeLimit
 from dramatiq.results import Results
+from periodiq import PeriodiqMiddleware
 
 from brokers.consumer import EngineConsumer
 from brokers.envelope import envelope_of
 from brokers.job import DEFAULT_TIME_LIMIT
 from brokers.middleware.group_callbacks import GroupCallbacks
+from brokers.middleware.job_tracking import JobTracking
+from brokers.middleware.log_context import LogContext
 from brokers.middleware.one_consumer import OneConsumer
 from brokers.middleware.outcomes import Outcomes
 from brokers.middleware.pace import Pace
@@ -26,14 +29,19 @@ if TYPE_CHECKING:
     from brokers.engine import Engine
 
 JOIN_POLL_S = 0.05
+NEVER_SKIP_S = 10**9
+"""A tick that comes late still runs: by default periodiq drops it after 30 s, without a word."""
 
 
 def default_middleware(engine: "Engine") -> list[Middleware]:
     """In their order before a run; after a run they are called from last to first."""
     return [
-        Outcomes(),  # first, so that it decides last, when all others have had their say
+        LogContext(),  # first, so that whatever else logs is named
+        JobTracking(),  # records what Outcomes decided: before it here is after it there
+        Outcomes(),  # decides when all that follow have had their say
         OneConsumer(),  # before any thread of the worker starts
         AgeLimit(),  # skips what is too old before anything is spent on it
+        PeriodiqMiddleware(skip_delay=NEVER_SKIP_S),
         Pace(),  # waits outside the time limit
         TimeLimit(time_limit=to_ms(DEFAULT_TIME_LIMIT)),
         ShutdownNotifications(),

@@ -57,7 +57,7 @@ class EngineConsumer(Consumer):
         self._request: ClaimRequest | None = None
         self._stopped = False
 
-    def __next__(self) -> MessageProxy | None:  # type: ignore[override] - dramatiq's own consumers return None too
+    def __next__(self) -> MessageProxy | None:
         if self._buffer:
             return self._buffer.popleft()
         if self._stopped:
@@ -111,9 +111,7 @@ class EngineConsumer(Consumer):
     @staticmethod
     def _quarantine(message: LeasedMessage, code: str, error: str) -> LeasedMessage:
         claim = message.claim
-        message.finish = Finish(
-            claim.message_id, claim.queue, claim.token, Disposition.DEAD, code=code, error=error
-        )
+        message.finish = Finish(claim.message_id, claim.queue, claim.token, Disposition.DEAD, code=code, error=error)
         message.fail()
         return message
 

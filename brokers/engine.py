@@ -139,7 +139,7 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """One queue at one moment; `oldest` is the time that its oldest runnable message has waited, None if there is none."""
+    """One queue at one moment; `oldest` is how long its oldest runnable message has waited, None if there is none."""
 
     queue: str
     waiting: int = 0

@@ -9,6 +9,8 @@ from brokers.engine import Envelope
 from brokers.job import Priority
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import dramatiq
 
     from brokers.broker import EngineBroker
@@ -17,21 +19,25 @@ if TYPE_CHECKING:
 def envelope_of(
     broker: "EngineBroker", message: "dramatiq.Message[Any]", *, delay: timedelta = timedelta()
 ) -> Envelope:
-    """What the store needs to know of `message`. An option `run_at` (aware datetime or ISO text) sets its time."""
+    """What the store needs to know of `message`.
+
+    Its time is set by an option `run_at` (aware datetime or ISO text), by `delay`, or by an option `delay` in
+    milliseconds, the first that is there.
+    """
     return Envelope(
         message_id=message.message_id,
         queue=message.queue_name,
         priority=_priority(broker, message),
         body=message.encode(),
-        delay=delay,
+        delay=delay or timedelta(milliseconds=message.options.get("delay") or 0),
         run_at=_run_at(message.options),
-        group_id=group_of(message),
+        group_id=group_of(message.options),
     )
 
 
-def group_of(message: "dramatiq.Message[Any]") -> str | None:
-    """The dramatiq group with completion callbacks that `message` belongs to."""
-    group_id: str | None = message.options.get("group_completion_uuid")
+def group_of(options: "Mapping[str, Any]") -> str | None:
+    """The dramatiq group with completion callbacks that a message with `options` belongs to."""
+    group_id: str | None = options.get("group_completion_uuid")
     return group_id
 
 

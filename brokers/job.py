@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import Any, get_type_hints
 
 import dramatiq
+from periodiq import cron
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from core.clock import to_ms
@@ -53,7 +54,7 @@ class JobType:
     Attributes:
         concurrency: Most of its queue's messages that run at once in the whole system; None for no bound.
         rate: Most starts a second in the whole system, evenly spaced; None for no bound.
-        tracked: True when each message of it belongs to a row of the jobs table, which users see.
+        schedule: Cron line by which the scheduler sends it; None when only others send it.
     """
 
     name: str
@@ -63,7 +64,7 @@ class JobType:
     time_limit: timedelta
     concurrency: int | None
     rate: float | None
-    tracked: bool
+    schedule: str | None
     payload: type[Payload]
     description: str
     actor: "dramatiq.Actor[..., Any]"
@@ -86,7 +87,7 @@ def job(
     time_limit: timedelta = DEFAULT_TIME_LIMIT,
     concurrency: int | None = None,
     rate: float | None = None,
-    tracked: bool = False,
+    schedule: str | None = None,
 ) -> Callable[[Callable[..., Any]], "dramatiq.Actor[..., Any]"]:
     """Declare the decorated function as the job type `name`, on the process's broker.
 
@@ -111,9 +112,9 @@ def job(
             time_limit=to_ms(time_limit),
             concurrency=concurrency,
             rate=rate,
-            tracked=tracked,
             store_results=_returns_something(function),
             result_ttl=to_ms(RESULT_TTL),
+            **({"periodic": cron(schedule)} if schedule else {}),
         )
         _registry[name] = JobType(
             name=name,
@@ -123,7 +124,7 @@ def job(
             time_limit=time_limit,
             concurrency=concurrency,
             rate=rate,
-            tracked=tracked,
+            schedule=schedule,
             payload=payload,
             description=cleandoc(function.__doc__ or ""),
             actor=actor,
@@ -152,4 +153,5 @@ def _validate(name: str, payload: type[Payload], data: dict[str, object]) -> Pay
         return payload.model_validate(data)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
-        raise PermanentError(f"The data of a {name} message is not valid: {problems}", code="payload_invalid") from error
+        text = f"The data of a {name} message is not valid: {problems}"
+        raise PermanentError(text, code="payload_invalid") from error

@@ -113,7 +113,7 @@ class Leases:
         with self._changed:
             self._changed.wait_for(lambda: self._finished or self._stopped.is_set())
         pause = last_flush + BATCH_PAUSE_S - time.monotonic()
-        if 0 < pause and len(self._finished) < MAX_BATCH:
+        if pause > 0 and len(self._finished) < MAX_BATCH:
             time.sleep(pause)
         with self._changed:
             batch = [self._finished.popleft() for _ in range(min(MAX_BATCH, len(self._finished)))]

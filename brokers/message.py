@@ -1,12 +1,15 @@
 """A leased message on its way through a worker."""
 
-from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dramatiq
 from dramatiq.broker import MessageProxy
 
 from brokers.engine import Claim, Finish, Held
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    import dramatiq
 
 
 class LeasedMessage(MessageProxy):

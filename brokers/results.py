@@ -33,9 +33,7 @@ class EngineResults(ResultBackend):
     def store_exception(self, message: Any, exception: BaseException, ttl: int) -> None:  # noqa: ANN401
         """Nothing: a failed message is a dead letter, which says more than a result could."""
 
-    def get_result(
-        self, message: "dramatiq.Message[Any]", *, block: bool = False, timeout: int | None = None
-    ) -> Any:  # noqa: ANN401 - a result may be anything
+    def get_result(self, message: "dramatiq.Message[Any]", *, block: bool = False, timeout: int | None = None) -> Any:  # noqa: ANN401 - a result may be anything
         """The result of `message`; with `block`, waits up to `timeout` milliseconds for it.
 
         Raises:

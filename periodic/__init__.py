@@ -1,0 +1,1 @@
+"""What recurs: jobs that the scheduler sends."""

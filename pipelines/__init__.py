@@ -1,0 +1,1 @@
+"""Orchestration: what takes several steps, fans out, or fans in."""

@@ -1,1 +1,1 @@
-"""What happens around an actor's run: one class a file, listed in their order in `brokers.broker.default_middleware`."""
+"""What happens around an actor's run: one class a file, in order in `brokers.broker`."""

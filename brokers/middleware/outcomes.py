@@ -39,7 +39,7 @@ class Outcomes(Middleware):
     @property
     def actor_options(self) -> set[str]:
         """Options that actors may state: ours, and those of the stock middleware that this one replaces."""
-        ours = {"retry_policy", "concurrency", "rate", "tracked"}
+        ours = {"retry_policy", "concurrency", "rate"}
         retries = {"max_retries", "min_backoff", "max_backoff", "retry_when", "throws", "on_retry_exhausted"}
         return ours | retries | {"on_success", "on_failure", "pipe_ignore", "pipe_target"}
 
@@ -62,9 +62,7 @@ class Outcomes(Middleware):
         message.finish = decide(broker, message, None, error)
 
 
-def decide(
-    broker: "EngineBroker", message: "LeasedMessage", result: object, exception: BaseException | None
-) -> Finish:
+def decide(broker: "EngineBroker", message: "LeasedMessage", result: object, exception: BaseException | None) -> Finish:
     """All that follows a run of `message` which returned `result` or raised `exception`."""
     options = _Options(broker, message)
     if exception is None:
@@ -99,7 +97,7 @@ def _finish(broker: "EngineBroker", message: "LeasedMessage", disposition: Dispo
         disposition=disposition,
         result=result if disposition is Disposition.DONE else None,
         result_ttl=ttl,
-        group_id=group_of(message),
+        group_id=group_of(message.options),
         group_callbacks=callbacks,
         **facts,
     )
@@ -164,12 +162,10 @@ def _next_step(broker: "EngineBroker", message: "LeasedMessage", result: object)
     step: dramatiq.Message[Any] = dramatiq.Message(**target)
     if not step.options.get("pipe_ignore"):
         step = step.copy(args=(*step.args, result))
-    return [envelope_of(broker, step, delay=_milliseconds(step.options.get("delay"), timedelta()))]
+    return [envelope_of(broker, step)]
 
 
-def _on_success(
-    broker: "EngineBroker", message: "LeasedMessage", options: _Options, result: object
-) -> list[Envelope]:
+def _on_success(broker: "EngineBroker", message: "LeasedMessage", options: _Options, result: object) -> list[Envelope]:
     name = options.get("on_success")
     return [_callback(broker, name, message.asdict(), result)] if name else []
 

@@ -127,7 +127,8 @@ create table senders (
     channel text not null default 'whatsapp' check (channel in ('whatsapp')),
     provider_id text not null check (provider_id <> ''),
     name text not null default '',
-    rate numeric not null default 12.5 check (rate > 0),
+    -- Messages a second; null for no limit.
+    rate numeric default 12.5 check (rate > 0),
     created_at timestamptz not null default now(),
     unique (organization_id, channel, provider_id)
 );

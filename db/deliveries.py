@@ -1,0 +1,254 @@
+"""The ledger of a campaign: what is released, claimed by a send, and settled.
+
+    pending -> released -> sending -> sent -> delivered -> read
+       ^          |           |`----> failed | unknown
+       `----------'-----------'            (skipped and cancelled end a recipient without a send)
+
+Every change names the status that it starts from, and a settlement the attempt that it belongs to, so a step that runs
+twice, or too late, changes nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from psycopg.rows import class_row
+
+from db import pool
+from db.group_commit import GroupCommit
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A delivery that this send, and no other, may now send.
+
+    Attributes:
+        attempt: Fences the settlement.
+        tries: Provider calls that count, this one included.
+        parameters: Values of the template's variables, frozen at planning.
+        slot_in_s: Seconds from the claim to the moment at which it may be sent; negative when that has passed.
+    """
+
+    id: UUID
+    campaign_id: UUID
+    attempt: int
+    tries: int
+    recipient: str
+    parameters: dict[str, str]
+    slot_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What one attempt came to.
+
+    Attributes:
+        status: sent, failed, unknown, or pending to send again later.
+        counts: False gives the try back (throttled, slot missed).
+        again_in: With pending: not before so long.
+    """
+
+    id: UUID
+    attempt: int
+    status: str
+    provider_message_id: str | None = None
+    code: str | None = None
+    error: str | None = None
+    counts: bool = True
+    again_in: timedelta = timedelta()
+
+
+def pick(campaign_id: UUID, limit: int) -> list[UUID]:
+    """Lock the next deliveries that are due, at most `limit`, until the surrounding transaction ends."""
+    with pool.transaction() as connection:
+        rows = connection.execute(
+            """
+            select id from deliveries
+            where campaign_id = %s and status = 'pending' and due_at <= clock_timestamp()
+            order by due_at, id limit %s for no key update skip locked
+            """,
+            (campaign_id, limit),
+        ).fetchall()
+    return [row[0] for row in rows]
+
+
+def release(ids: Sequence[UUID], slots_in_s: Sequence[float]) -> None:
+    """Mark picked deliveries released, each with its slot in seconds from now."""
+    with pool.transaction() as connection:
+        connection.execute(
+            """
+            update deliveries d set status = 'released', slot_at = clock_timestamp() + make_interval(secs => v.slot)
+            from unnest(%s::uuid[], %s::float8[]) as v(id, slot) where d.id = v.id
+            """,
+            (list(ids), list(slots_in_s)),
+        )
+
+
+def in_flight(campaign_id: UUID) -> tuple[int, float]:
+    """(released or sending, seconds until the last slot given out); read by index, bounded by the window."""
+    with pool.connection() as connection:
+        row = connection.execute(
+            """
+            select count(*), coalesce(extract(epoch from max(slot_at) - clock_timestamp()), 0)::float8 from deliveries
+            where campaign_id = %s and status in ('released', 'sending')
+            """,
+            (campaign_id,),
+        ).fetchone()
+    return (row[0], row[1]) if row else (0, 0.0)
+
+
+def next_due_in_s(campaign_id: UUID) -> float | None:
+    """Seconds until the next pending delivery is due (0 if one is), None when none is pending."""
+    with pool.connection() as connection:
+        row = connection.execute(
+            """
+            select greatest(0, extract(epoch from due_at - clock_timestamp()))::float8 from deliveries
+            where campaign_id = %s and status = 'pending' order by due_at limit 1
+            """,
+            (campaign_id,),
+        ).fetchone()
+    return None if row is None else row[0]
+
+
+def claim(delivery_id: UUID) -> Claimed | None:
+    """Take a released delivery of a running campaign for sending; None when there is nothing to send.
+
+    The attempt is in the ledger before the provider is called. Callers of one process share a statement.
+    """
+    return _claims.submit(delivery_id)
+
+
+def settle(settlement: Settlement) -> bool:
+    """Record what an attempt came to. False when it was superseded: a newer attempt or an end exists.
+
+    Late truth is welcome: an attempt already held as `unknown` may still turn out sent or failed. Callers of one
+    process share a statement.
+    """
+    return _settlements.submit(settlement)
+
+
+def sending_for(delivery_id: UUID) -> timedelta | None:
+    """For how long a delivery has been sending, None when it is not."""
+    with pool.connection() as connection:
+        row = connection.execute(
+            "select clock_timestamp() - claimed_at from deliveries where id = %s and status = 'sending'", (delivery_id,)
+        ).fetchone()
+    return None if row is None else row[0]
+
+
+def orphan(delivery_id: UUID, *, silent_for: timedelta) -> bool:
+    """Hold as `unknown` a delivery whose sender has been silent for so long: whether it was sent cannot be known."""
+    with pool.transaction() as connection:
+        row = connection.execute(
+            """
+            update deliveries set status = 'unknown', code = 'worker_lost', settled_at = now()
+            where id = %s and status = 'sending' and claimed_at < clock_timestamp() - %s returning id
+            """,
+            (delivery_id, silent_for),
+        ).fetchone()
+    return row is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Repairs:
+    """How many deliveries a sweep put right."""
+
+    returned: int
+    held: int
+    resent: int
+
+
+def repair(campaign_id: UUID, *, silent_for: timedelta, resend_after: timedelta) -> Repairs:
+    """Put right what a crash or an emptied broker left behind; safe at any moment, any number of times.
+
+    Released deliveries whose slot passed `silent_for` ago go back to pending; sends that were silent for so long are
+    held as unknown; unknown ones are sent again after `resend_after`, where the campaign's policy says so.
+    """
+    with pool.transaction() as connection:
+        returned = connection.execute(
+            """
+            update deliveries set status = 'pending', due_at = clock_timestamp()
+            where campaign_id = %s and status = 'released' and slot_at < clock_timestamp() - %s
+            """,
+            (campaign_id, silent_for),
+        ).rowcount
+        held = connection.execute(
+            """
+            update deliveries set status = 'unknown', code = 'worker_lost', settled_at = now()
+            where campaign_id = %s and status = 'sending' and claimed_at < clock_timestamp() - %s
+            """,
+            (campaign_id, silent_for),
+        ).rowcount
+        resent = connection.execute(
+            """
+            update deliveries d set status = case when d.tries < c.max_attempts then 'pending' else 'failed' end,
+                due_at = clock_timestamp(), code = coalesce(d.code, 'unknown')
+            from campaigns c
+            where d.campaign_id = %s and c.id = d.campaign_id and c.unknown_policy = 'resend' and c.status = 'running'
+              and d.status = 'unknown' and d.claimed_at < clock_timestamp() - %s
+            """,
+            (campaign_id, resend_after),
+        ).rowcount
+    return Repairs(returned, held, resent)
+
+
+def _claim_many(ids: Sequence[UUID]) -> list[Claimed | None]:
+    with pool.transaction() as connection, connection.cursor(row_factory=class_row(Claimed)) as cursor:
+        claimed = cursor.execute(
+            """
+            with free as (
+                select d.id from deliveries d join campaigns c on c.id = d.campaign_id
+                where d.id = any(%s) and d.status = 'released' and c.status = 'running'
+                order by d.id for no key update of d skip locked
+            )
+            update deliveries d
+            set status = 'sending', attempt = attempt + 1, tries = tries + 1, claimed_at = clock_timestamp()
+            from free where d.id = free.id
+            returning d.id, d.campaign_id, d.attempt, d.tries, d.recipient, d.parameters,
+                      extract(epoch from d.slot_at - clock_timestamp())::float8 as slot_in_s
+            """,
+            (list(ids),),
+        ).fetchall()
+    found = {row.id: row for row in claimed}
+    return [found.pop(delivery_id, None) for delivery_id in ids]
+
+
+def _settle_many(settlements: Sequence[Settlement]) -> list[bool]:
+    columns: list[list[Any]] = [
+        [s.id for s in settlements],
+        [s.attempt for s in settlements],
+        [s.status for s in settlements],
+        [s.provider_message_id for s in settlements],
+        [s.code for s in settlements],
+        [s.error for s in settlements],
+        [0 if s.counts else 1 for s in settlements],
+        [s.again_in for s in settlements],
+    ]
+    with pool.transaction() as connection:
+        settled = connection.execute(
+            """
+            with news as (
+                select * from unnest(%s::uuid[], %s::int[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[],
+                                     %s::interval[])
+                         as n(id, attempt, status, provider_message_id, code, error, given_back, again_in)
+            ), locked as (
+                select d.id from deliveries d join news n on n.id = d.id and n.attempt = d.attempt
+                where d.status = 'sending' or (d.status = 'unknown' and n.status in ('sent', 'failed'))
+                order by d.id for no key update of d
+            )
+            update deliveries d
+            set status = n.status, provider_message_id = n.provider_message_id, code = n.code, error = n.error,
+                tries = d.tries - n.given_back, due_at = clock_timestamp() + n.again_in,
+                settled_at = case when n.status <> 'pending' then now() end
+            from news n join locked using (id) where d.id = n.id returning d.id
+            """,
+            columns,
+        ).fetchall()
+    done = {row[0] for row in settled}
+    return [settlement.id in done for settlement in settlements]
+
+
+_claims: GroupCommit[UUID, Claimed | None] = GroupCommit(_claim_many)
+_settlements: GroupCommit[Settlement, bool] = GroupCommit(_settle_many)

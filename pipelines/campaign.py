@@ -1,0 +1,174 @@
+"""A campaign from its recipients to its end: plan | dispatch a window -> group of sends -> dispatch ... -> finish.
+
+`plan` writes the recipients to the ledger. `dispatch` reserves slots for a few seconds' worth of them, releases them
+and runs them as a group; it comes again shortly before the slots are used up, and when a group has completed. It ends
+the campaign when nothing is left. The broker never holds more than a campaign's window; where it loses a message, the
+sweep (`periodic/ledger_sweep.py`) starts the dispatch again from the ledger.
+"""
+
+import math
+import time
+from datetime import timedelta
+from uuid import UUID
+
+import dramatiq
+
+from actors.delivery_send import send_delivery
+from brokers.engine import Engine, Limit
+from brokers.fan_out import fan_out
+from brokers.job import Payload, Priority, job
+from core.clock import to_ms
+from core.errors import RetryPolicy
+from core.logging import get_logger
+from db import campaigns, deliveries, pool
+from db.campaigns import Campaign, NewCampaign
+
+log = get_logger(__name__)
+
+SPACING = 1.01
+"""Slots are so much wider than the limit asks, see `actors.delivery_send.MAX_LATE_S`."""
+WINDOW = timedelta(seconds=4)
+"""Slots are reserved this far ahead: a change of rate or a pause reaches all sends within it."""
+DISPATCH_AHEAD = timedelta(seconds=1.5)
+"""The next window is reserved when so much of the last one is left."""
+SEND_AHEAD = timedelta(milliseconds=80)
+"""A send reaches a worker so long before its slot."""
+MIN_WAIT = timedelta(milliseconds=100)
+GROUP_SIZE = 250
+"""Without a limit, a window goes out in groups of this size, and each that completes makes room for another."""
+
+
+class RunCampaign(Payload):
+    """Names the campaign."""
+
+    campaign_id: UUID
+
+
+def start(campaign: NewCampaign) -> UUID:
+    """Accept a campaign and set it going, both or neither; costs the same for ten recipients and for ten million."""
+    with pool.transaction():
+        campaign_id = campaigns.accept(campaign)
+        data = {"campaign_id": str(campaign_id)}
+        plan = plan_campaign.message(**data)
+        dispatch = dispatch_campaign.message_with_options(kwargs=data, pipe_ignore=True)
+        dramatiq.pipeline([plan, dispatch]).run()
+    return campaign_id
+
+
+@job(
+    name="campaigns.plan",
+    queue="bulk-messages",
+    priority=Priority.HIGH,
+    retry=RetryPolicy(attempts=10, backoff=timedelta(seconds=2), max_backoff=timedelta(minutes=1)),
+    time_limit=timedelta(hours=2),
+    concurrency=5,
+)
+def plan_campaign(payload: RunCampaign) -> None:
+    """Write the campaign's recipients to the ledger, from where a killed run stopped; sends begin meanwhile."""
+    campaigns.start_job(payload.campaign_id)
+    planned = campaigns.plan_next_chunk(payload.campaign_id)
+    if planned and not campaigns.is_planned(payload.campaign_id):
+        dispatch_campaign.send(campaign_id=str(payload.campaign_id))
+    while not campaigns.is_planned(payload.campaign_id):
+        planned += campaigns.plan_next_chunk(payload.campaign_id)
+    log.info("campaign.planned", campaign_id=str(payload.campaign_id), recipients=planned)
+
+
+@job(
+    name="campaigns.dispatch",
+    queue="bulk-messages",
+    priority=Priority.HIGH,
+    retry=RetryPolicy(attempts=100, backoff=timedelta(seconds=1), max_backoff=timedelta(seconds=30)),
+    time_limit=timedelta(minutes=2),
+    concurrency=5,
+)
+def dispatch_campaign(payload: RunCampaign) -> None:
+    """Release the next window of a campaign, or end it; running it more often than needed changes nothing."""
+    campaign = campaigns.get(payload.campaign_id)
+    with pool.transaction():
+        if not campaigns.lock_for_dispatch(campaign.id):
+            return
+        in_flight, reserved_s = deliveries.in_flight(campaign.id)
+        released = _release(campaign, _window(campaign, in_flight, reserved_s))
+    if not released and not in_flight:
+        _finish_or_wait(campaign.id)
+
+
+def _window(campaign: Campaign, in_flight: int, reserved_s: float) -> int:
+    """How many deliveries to release now; 0 when enough are on their way."""
+    room = campaign.max_in_flight - in_flight
+    rate = _rate(campaign)
+    if rate is None:
+        return room if room >= min(GROUP_SIZE, campaign.max_in_flight) else 0
+    if reserved_s > DISPATCH_AHEAD.total_seconds():
+        return 0
+    return min(room, math.ceil(rate * WINDOW.total_seconds()))
+
+
+def _rate(campaign: Campaign) -> float | None:
+    """Messages a second by the tightest limit; None without one."""
+    return min((rate for rate in (campaign.sender_rate, campaign.rate) if rate is not None), default=None)
+
+
+def _release(campaign: Campaign, size: int) -> int:
+    if size <= 0:
+        return 0
+    ids = deliveries.pick(campaign.id, size)
+    if not ids:
+        return 0
+    slots_in_s = _reserve(campaign, len(ids))
+    deliveries.release(ids, slots_in_s)
+    released = list(zip(ids, slots_in_s, strict=True))
+    for first in range(0, len(released), GROUP_SIZE):
+        _run_group(campaign.id, released[first : first + GROUP_SIZE])
+    if campaign.is_paced:
+        _dispatch_again(campaign.id, timedelta(seconds=slots_in_s[-1]) - DISPATCH_AHEAD)
+    log.info("window.released", campaign_id=str(campaign.id), count=len(ids), until_s=round(slots_in_s[-1], 3))
+    return len(ids)
+
+
+def _reserve(campaign: Campaign, count: int) -> list[float]:
+    """Seconds from now to the slot of each of `count` sends."""
+    limits = []
+    if campaign.sender_rate is not None:
+        limits.append(Limit(f"sender:{campaign.sender}", campaign.sender_rate / SPACING))
+    if campaign.rate is not None:
+        limits.append(Limit(f"campaign:{campaign.id}", campaign.rate / SPACING))
+    if not limits:
+        return [0.0] * count
+    asked = time.monotonic()
+    offsets = _engine().reserve(limits, count).offsets
+    # The ledger writes slots down by its own clock, some milliseconds later than the limiter gave them.
+    elapsed_s = time.monotonic() - asked
+    return [max(0.0, offset - elapsed_s) for offset in offsets]
+
+
+def _run_group(campaign_id: UUID, members: list[tuple[UUID, float]]) -> None:
+    group = dramatiq.group(
+        send_delivery.message_with_options(
+            kwargs={"delivery_id": str(delivery_id)},
+            delay=max(0, to_ms(timedelta(seconds=slot_in_s) - SEND_AHEAD)),
+        )
+        for delivery_id, slot_in_s in members
+    )
+    group.add_completion_callback(dispatch_campaign.message(campaign_id=str(campaign_id)))
+    fan_out(group)
+
+
+def _finish_or_wait(campaign_id: UUID) -> None:
+    due_in_s = deliveries.next_due_in_s(campaign_id)
+    if due_in_s is not None:
+        _dispatch_again(campaign_id, timedelta(seconds=due_in_s))
+        return
+    status = campaigns.finish(campaign_id)
+    if status is not None:
+        log.info("campaign.finished", campaign_id=str(campaign_id), status=status)
+
+
+def _dispatch_again(campaign_id: UUID, delay: timedelta) -> None:
+    dispatch_campaign.send_with_options(kwargs={"campaign_id": str(campaign_id)}, delay=to_ms(max(delay, MIN_WAIT)))
+
+
+def _engine() -> Engine:
+    engine: Engine = dramatiq.get_broker().engine  # type: ignore[attr-defined]  # ours, from the composition root
+    return engine

@@ -1,12 +1,13 @@
 """WhatsApp Cloud API: sends one message. See `providers.outcomes` for what each refusal means."""
 
 import os
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import orjson
 from pyreqwest.client import SyncClient, SyncClientBuilder
@@ -14,7 +15,7 @@ from pyreqwest.exceptions import DecodeError, RequestError, RequestTimeoutError
 from pyreqwest.response import SyncResponse
 
 from core.clock import now
-from core.errors import SettingsError
+from core.errors import PermanentError, SettingsError
 from core.settings import Settings, get_settings
 from providers.outcomes import TABLE, ProviderCode, by_code, by_status, error_for
 
@@ -22,6 +23,7 @@ _CONNECT_TIMEOUT = timedelta(seconds=5)
 _IDLE_TIMEOUT = timedelta(seconds=20)  # below the minute after which servers and NATs drop idle connections unseen
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 _SUCCESS = range(200, 300)
+_NUMBER_ID = re.compile(r"[\w-]{1,64}", re.ASCII)  # becomes a part of the URL
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,8 @@ class WhatsApp:
     Args:
         base_url: With the version, such as `https://graph.facebook.com/v23.0`.
         token: Access token; never in an error's message.
-        timeout: Longest wait from the start of a request to the end of its answer; connecting may take 5 s of it.
+        timeout: Longest wait from the start of a request to the end of its answer; connecting may take half of
+            it, and 5 s at most.
 
     Raises:
         SettingsError: The URL or the token cannot be used.
@@ -93,7 +96,9 @@ class WhatsApp:
         """
         if os.getpid() != self._pid:
             raise RuntimeError("This WhatsApp client was made before a fork; call providers.whatsapp.whatsapp() here.")
-        url = f"{self._base_url}/{quote(number_id, safe='')}/messages"
+        if not _NUMBER_ID.fullmatch(number_id):
+            raise PermanentError("A WhatsApp number id has only letters, digits, - and _.", code="number_id_invalid")
+        url = f"{self._base_url}/{number_id}/messages"
         request = self._client.post(url).body_bytes(_payload(recipient, message, callback_data)).build()
         try:
             response = request.send()
@@ -125,7 +130,8 @@ def _client(token: str, timeout: timedelta, *, use_proxy: bool) -> SyncClient:
         SyncClientBuilder()
         .default_headers({"authorization": f"Bearer {token}", "content-type": "application/json"})
         .user_agent("fanfare")
-        .connect_timeout(min(_CONNECT_TIMEOUT, timeout))
+        # Shorter than the whole, or the whole would end first and a connection never made would count as ambiguous.
+        .connect_timeout(min(_CONNECT_TIMEOUT, timeout / 2))
         .read_timeout(timeout)
         .timeout(timeout)
         .pool_idle_timeout(_IDLE_TIMEOUT)

@@ -20,7 +20,7 @@ def window_of(rate: float) -> tuple[int, int]:
     2 s. Rates without one within 10 s are counted over 10 s, or over one message where they are even slower.
     """
     for seconds in _WINDOWS_S:
-        if (rate * seconds).is_integer():
+        if rate * seconds % 1 == 0:
             return seconds * _NS, int(rate * seconds)
     count = max(1, int(rate * _WINDOWS_S[-1]))
     return max(_WINDOWS_S[-1] * _NS, int(_NS / rate)), count

@@ -1,0 +1,251 @@
+"""The WhatsApp client against the simulator, over real sockets (JOB-01, X-01: an unclear send is never a failure)."""
+
+import os
+import signal
+import socket
+import threading
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+
+from core.errors import (
+    AmbiguousError,
+    FanfareError,
+    PermanentError,
+    SettingsError,
+    ThrottledError,
+    TransientError,
+)
+from core.settings import Settings
+from providers.outcomes import TABLE, ProviderAction
+from providers.whatsapp import TemplateMessage, TextMessage, WhatsApp
+from simulator.process import running_simulator
+
+PHONE = "+15550107788"
+TOKEN = "EAAcanary-token"
+BODY = "canary text for Zoë"
+HELLO = TextMessage(BODY)
+RAISED = {
+    ProviderAction.RETRY: TransientError,
+    ProviderAction.THROTTLE: ThrottledError,
+    ProviderAction.WAIT_DAY: TransientError,
+    ProviderAction.HOLD: AmbiguousError,
+}
+
+
+@pytest.fixture(scope="module")
+def simulator():
+    with running_simulator(rate=0, pair_limit=False) as running:
+        yield running
+
+
+@pytest.fixture
+def client(simulator):
+    whatsapp = WhatsApp(simulator.whatsapp_base_url, TOKEN, timedelta(seconds=5))
+    yield whatsapp
+    whatsapp.close()
+
+
+def send(client, recipient=PHONE, message=HELLO, callback_data="delivery-1"):
+    return client.send(number_id="1001", recipient=recipient, message=message, callback_data=callback_data)
+
+
+def failure(simulator, client, outcome, **plan):
+    """The error that `send` raises when the simulator has `outcome`, and the arrivals that it caused."""
+    simulator.plan(recipients={PHONE: outcome}, **plan)
+    before = len(simulator.arrivals())
+    with pytest.raises(FanfareError) as caught:
+        send(client)
+    return caught.value, simulator.arrivals()[before:]
+
+
+def test_a_text_is_sent_in_the_shape_of_the_cloud_api(simulator, client):
+    wamid = send(client, "+15550100001", callback_data="delivery-7")
+    arrival = simulator.arrivals()[-1]
+    assert wamid.startswith("wamid.")
+    assert (arrival.wamid, arrival.number, arrival.recipient) == (wamid, "1001", "+15550100001")
+    assert arrival.callback == "delivery-7"
+    assert arrival.content == {"preview_url": False, "body": BODY}
+    assert arrival.accepted
+
+
+def test_a_template_is_sent_with_its_parameters_in_order(simulator, client):
+    send(client, "+15550100002", TemplateMessage("order_shipped", "pt_BR", ("Ana", "42")))
+    assert simulator.arrivals()[-1].content == {
+        "name": "order_shipped",
+        "language": {"code": "pt_BR"},
+        "components": [
+            {"type": "body", "parameters": [{"type": "text", "text": "Ana"}, {"type": "text", "text": "42"}]}
+        ],
+    }
+
+
+def test_a_template_without_parameters_has_no_components(simulator, client):
+    send(client, "+15550100003", TemplateMessage("hello_world", "en_US"))
+    assert simulator.arrivals()[-1].content == {"name": "hello_world", "language": {"code": "en_US"}}
+
+
+@pytest.mark.parametrize("code", [code for code in TABLE if code.isdecimal()])
+def test_each_code_of_the_table_raises_what_the_table_says(simulator, client, code):
+    error, arrivals = failure(simulator, client, code)
+    row = TABLE[code]
+    assert type(error) is RAISED.get(row.action, PermanentError)
+    assert error.code == code
+    assert [arrival.accepted for arrival in arrivals] == [False]
+
+
+@pytest.mark.parametrize("code", [code for code in TABLE if code.startswith("http_")])
+def test_each_status_without_a_code_raises_what_the_table_says(simulator, client, code):
+    error, arrivals = failure(simulator, client, f"http:{code.removeprefix('http_')}")
+    assert type(error) is RAISED.get(TABLE[code].action, PermanentError)
+    assert error.code == code
+    assert len(arrivals) == 1
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "accepted"),
+    [
+        ("silent", "net_timeout", True),
+        ("slow", "net_timeout", True),
+        ("reset", "net_lost", True),
+        ("dropped", "net_lost", False),
+        ("garbage", "net_unreadable", True),
+    ],
+)
+def test_a_lost_answer_is_ambiguous_and_never_sent_twice(simulator, outcome, code, accepted):
+    client = WhatsApp(simulator.whatsapp_base_url, TOKEN, timedelta(seconds=0.5))
+    send(client, "+15550100004")  # so that the fault meets a connection that was used before, as in a campaign
+    started = time.monotonic()
+    error, arrivals = failure(simulator, client, outcome, slow_ms=5000)
+    assert type(error) is AmbiguousError
+    assert error.code == code
+    assert [arrival.accepted for arrival in arrivals] == [accepted]
+    assert time.monotonic() - started < 2
+    client.close()
+
+
+def test_a_refused_connection_is_transient_as_nothing_was_sent():
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        client = WhatsApp(f"http://127.0.0.1:{closed.getsockname()[1]}/v23.0", TOKEN, timedelta(seconds=2))
+        with pytest.raises(TransientError) as caught:
+            send(client)
+    assert caught.value.code == "net_connect"
+    assert not isinstance(caught.value, ThrottledError)
+
+
+def test_a_handshake_that_hangs_is_transient_as_nothing_was_sent():
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # accepts TCP and never answers TLS
+        client = WhatsApp(f"https://127.0.0.1:{listener.getsockname()[1]}/v23.0", TOKEN, timedelta(seconds=0.3))
+        with pytest.raises(TransientError) as caught:
+            send(client)
+    assert caught.value.code == "net_connect"
+
+
+def test_a_connection_that_breaks_while_the_answer_is_read_is_ambiguous():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def half_answer():
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b'HTTP/1.1 200 OK\r\ncontent-length: 90\r\n\r\n{"messages": [')
+
+        server = threading.Thread(target=half_answer)
+        server.start()
+        client = WhatsApp(f"http://127.0.0.1:{listener.getsockname()[1]}/v23.0", TOKEN, timedelta(seconds=2))
+        with pytest.raises(AmbiguousError):
+            send(client)
+        server.join()
+
+
+def test_retry_after_of_the_answer_is_honoured(simulator, client):
+    error, _ = failure(simulator, client, "http:429", retry_after_s=17)
+    assert error.retry_after == timedelta(seconds=17)
+    error, _ = failure(simulator, client, "131056", retry_after_s=0)
+    assert error.retry_after == TABLE["131056"].wait
+
+
+def test_a_revoked_token_is_told_apart(simulator):
+    simulator.plan(revoked_tokens=["revoked"])
+    client = WhatsApp(simulator.whatsapp_base_url, "revoked", timedelta(seconds=5))
+    with pytest.raises(PermanentError) as caught:
+        send(client, "+15550100005")
+    assert caught.value.code == "190"
+
+
+@pytest.mark.parametrize("outcome", ["190", "131026", "131000", "http:500", "garbage", "reset", "130429", "777777"])
+def test_errors_carry_no_phone_number_token_or_text(simulator, client, outcome):
+    """SECURITY, leaks: canaries in every input, none in the error, its chain or its traceback."""
+    error, _ = failure(simulator, client, outcome)
+    shown = "".join(traceback.format_exception(error)) + repr(error)
+    for canary in (PHONE.removeprefix("+"), TOKEN, BODY):
+        assert canary not in shown
+    assert error.__context__ is None
+
+
+def test_threads_share_connections_and_use_them_again(simulator, client):
+    simulator.plan(recipients={}, latency_ms=5)
+    before = simulator.summary()
+    with ThreadPoolExecutor(8) as threads:
+        wamids = list(threads.map(lambda i: send(client, f"+1555020{i:04}", callback_data=f"reuse-{i}"), range(200)))
+    after = simulator.summary()
+    assert len(set(wamids)) == 200
+    assert after["accepted"] - before["accepted"] == 200
+    assert after["connections"] - before["connections"] <= 8 + 2  # one per thread, and the two looks at the summary
+
+
+def test_other_threads_run_while_one_waits_for_an_answer(simulator):
+    simulator.plan(recipients={PHONE: "silent"})
+    client = WhatsApp(simulator.whatsapp_base_url, TOKEN, timedelta(seconds=0.5))
+    with ThreadPoolExecutor(8) as threads:
+        started = time.monotonic()
+        waits = [threads.submit(send, client) for _ in range(8)]
+        assert all(isinstance(wait.exception(), AmbiguousError) for wait in waits)
+    assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize("number_id", ["../7", "1/messages?x=", "..", "", "1%2F2", "1\r\nhost: x"])
+def test_a_number_id_that_would_change_the_url_is_refused_unsent(simulator, client, number_id):
+    before = len(simulator.arrivals())
+    with pytest.raises(PermanentError) as caught:
+        client.send(number_id=number_id, recipient="+15550100006", message=HELLO, callback_data="")
+    assert caught.value.code == "number_id_invalid"
+    assert len(simulator.arrivals()) == before
+
+
+def test_a_client_from_before_a_fork_refuses_in_the_child_and_goes_on_in_the_parent(client):
+    send(client, "+15550100008")
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        try:
+            send(client)
+        except RuntimeError as error:
+            os._exit(0 if "fork" in str(error) else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert send(client, "+15550100008").startswith("wamid.")
+
+
+@pytest.mark.parametrize(
+    ("base_url", "token"), [("graph.facebook.com", "x"), ("ftp://host/v1", "x"), ("https://h/v1", "a\nb")]
+)
+def test_settings_that_cannot_work_are_refused_at_the_start(base_url, token):
+    with pytest.raises(SettingsError) as caught:
+        WhatsApp(base_url, token, timedelta(seconds=1))
+    assert token not in str(caught.value) or token == "x"
+
+
+def test_a_client_is_made_from_the_settings(simulator):
+    settings = Settings(whatsapp_base_url=simulator.whatsapp_base_url, whatsapp_token="from-settings")
+    client = WhatsApp.from_settings(settings)
+    simulator.plan(tokens=["from-settings"])
+    try:
+        assert send(client, "+15550100009").startswith("wamid.")
+    finally:
+        simulator.plan(tokens=[])

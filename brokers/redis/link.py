@@ -1,0 +1,167 @@
+"""Connections to a Redis server, and what to do when it does not answer."""
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    BusyLoadingError,
+    MovedError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+)
+from redis.retry import Retry
+
+from brokers.redis import scripts
+from brokers.redis.checks import check_server
+from core.errors import PermanentError, SettingsError, TransientError
+
+CONNECT_TIMEOUT_S = 2.0
+ANSWER_TIMEOUT_S = 5.0
+PAUSES_S = (0.0, 0.05, 0.2)
+"""Waits before a command is sent again. Every command of ours can be: it takes effect once."""
+REFUSALS = ("BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "MISCONF", "UNKILLABLE")
+"""First words of answers that mean: not now."""
+
+T = TypeVar("T")
+
+
+class Link:
+    """A pool of connections, each used by one thread at a time, new ones after a fork.
+
+    Args:
+        url: As redis-py reads it: redis://, rediss:// (TLS) or unix://.
+        namespace: Hash tag of all keys.
+    """
+
+    def __init__(self, url: str, namespace: str) -> None:
+        self.tag = "{" + namespace + "}"
+        self.address = _address(url)
+        self.server: dict[str, Any] | None = None
+        # RESP2, because replies differ between protocols and redis-py's default has changed.
+        self._pool = redis.ConnectionPool.from_url(
+            url,
+            protocol=2,
+            retry=Retry(NoBackoff(), 0),
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            socket_timeout=ANSWER_TIMEOUT_S,
+            socket_keepalive=True,
+        )
+
+    def command(self, *words: str | bytes | float) -> Any:  # noqa: ANN401 - whatever Redis replies
+        """Send one command and return its reply.
+
+        Raises:
+            TransientError: the server cannot be reached, or refuses for now.
+            PermanentError: the server does not understand or allow the command.
+        """
+        return self.attempt(lambda connection: self.exchange(connection, *words))
+
+    def script(self, name: str, *args: str | bytes | float) -> Any:  # noqa: ANN401 - whatever the script returns
+        """Run the script in `name`.lua; errors as `command`."""
+        script = scripts.load(name)
+
+        def run(connection: "redis.Connection") -> Any:  # noqa: ANN401 - as above
+            try:
+                return self.exchange(connection, "EVALSHA", script.sha, 1, self.tag, *args)
+            except NoScriptError:  # a new or restarted server
+                return self.exchange(connection, "EVAL", script.source, 1, self.tag, *args)
+
+        return self.attempt(run)
+
+    @staticmethod
+    def exchange(connection: "redis.Connection", *words: str | bytes | float) -> Any:  # noqa: ANN401 - as above
+        """Send one command over `connection` and return its reply; redis-py's own errors."""
+        connection.send_command(*words)
+        return connection.read_response()
+
+    def attempt(self, work: Callable[["redis.Connection"], T]) -> T:
+        """Do `work` with a connection, again when the connection broke, and translate errors."""
+        for pause in PAUSES_S:
+            time.sleep(pause * (1 + random.random()))  # noqa: S311 - spreads clients, not secrets
+            try:
+                return self._once(work)
+            except (AuthenticationError, BusyLoadingError) as error:
+                raise self.translate(error) from error
+            except redis.TimeoutError as error:
+                # It may hang: trying on would make the caller wait for a multiple of the timeout.
+                raise self.translate(error) from error
+            except (redis.ConnectionError, OSError) as error:
+                self._pool.disconnect(inuse_connections=False)
+                failure: Exception = error
+            except MovedError as error:
+                self._follow(error)
+                failure = error
+            except redis.RedisError as error:
+                if isinstance(error, ReadOnlyError):
+                    self._pool.disconnect(inuse_connections=False)  # a former master; its name may lead elsewhere now
+                raise self.translate(error) from error
+        raise self.translate(failure) from failure
+
+    def _once(self, work: Callable[["redis.Connection"], T]) -> T:
+        connection = self._pool.get_connection()
+        try:
+            if self.server is None:
+                self.server = check_server(lambda *words: self.exchange(connection, *words), self.address)
+            return work(connection)
+        except ResponseError:
+            raise
+        except BaseException:
+            connection.disconnect()  # its reply may still come, and must not answer another's command
+            raise
+        finally:
+            self._pool.release(connection)
+
+    def _follow(self, moved: MovedError) -> None:
+        """Turn to the cluster's node that has our slot: all our keys are in one."""
+        self._pool.disconnect(inuse_connections=False)
+        self._pool.connection_kwargs.update(host=moved.host, port=moved.port)
+        self.address = f"{moved.host}:{moved.port}"
+
+    def connect(self) -> "redis.Connection":
+        """A connection outside the pool, for a thread that blocks on it; its owner closes it."""
+        connection: redis.Connection = self._pool.make_connection()
+        try:
+            connection.connect()
+        except (redis.RedisError, OSError) as error:
+            raise self.translate(error) from error
+        return connection
+
+    def close(self) -> None:
+        """Close all connections; the next command opens new ones."""
+        self._pool.disconnect()
+
+    def translate(self, error: Exception) -> Exception:
+        """The error of ours for one of redis-py's; it names the server, never the password."""
+        where = f"Redis at {self.address}"
+        text = str(error)
+        if isinstance(error, AuthenticationError):
+            return SettingsError(f"{where} refuses the user or password: set them in BROKER_URL.", code="redis_auth")
+        if isinstance(error, OutOfMemoryError):
+            return TransientError(f"{where} is out of memory: raise its maxmemory or drain queues.", code="redis_oom")
+        if isinstance(error, redis.TimeoutError):
+            return TransientError(f"{where} did not answer in time.", code="redis_timeout")
+        if isinstance(error, ReadOnlyError):
+            return TransientError(f"{where} is a read-only replica: it is failing over.", code="redis_readonly")
+        if isinstance(error, (redis.ConnectionError, OSError, AskError)):
+            return TransientError(f"{where} cannot be reached: {text}", code="redis_unreachable")
+        if text.startswith(REFUSALS) or type(error).__name__ in {
+            "ClusterDownError",
+            "MasterDownError",
+            "TryAgainError",
+        }:
+            return TransientError(f"{where} refuses for now: {text}", code="redis_refuses")
+        return PermanentError(f"{where} rejects a command: {text}", code="redis_error")
+
+
+def _address(url: str) -> str:
+    parts = urlsplit(url)
+    return parts.path if parts.scheme == "unix" else f"{parts.hostname or 'localhost'}:{parts.port or 6379}"

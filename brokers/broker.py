@@ -22,6 +22,7 @@ from brokers.middleware.outcomes import Outcomes
 from brokers.middleware.pace import Pace
 from brokers.results import EngineResults
 from core.clock import to_ms
+from db import pool
 
 if TYPE_CHECKING:
     import dramatiq
@@ -79,22 +80,36 @@ class EngineBroker(Broker):
         self.emit_after("declare_queue", queue_name)
 
     def enqueue(self, message: "dramatiq.Message[Any]", *, delay: int | None = None) -> "dramatiq.Message[Any]":
-        """Store one message; `delay` is in milliseconds. On return the store has it."""
+        """Store one message; `delay` is in milliseconds.
+
+        On return the store has it; inside `db.pool.transaction()` it is stored if and only if that commits.
+        """
         self._enqueue([message], delay)
         return message
 
-    def enqueue_many(self, messages: Iterable["dramatiq.Message[Any]"], *, delay: int | None = None) -> int:
-        """Store all of `messages` in one step. Returns how many were new."""
-        return self._enqueue(list(messages), delay)
+    def enqueue_many(self, messages: Iterable["dramatiq.Message[Any]"], *, delay: int | None = None) -> None:
+        """Store all of `messages` in one step, as `enqueue` stores one."""
+        self._enqueue(list(messages), delay)
 
-    def _enqueue(self, messages: list["dramatiq.Message[Any]"], delay: int | None) -> int:
+    def _enqueue(self, messages: list["dramatiq.Message[Any]"], delay: int | None) -> None:
         wait = timedelta(milliseconds=delay or 0)
         for message in messages:
             self.emit_before("enqueue", message, delay)
-        stored = self.engine.enqueue_many([envelope_of(self, message, delay=wait) for message in messages])
+        envelopes = [envelope_of(self, message, delay=wait) for message in messages]
+        self._with_transaction(lambda: self.engine.enqueue_many(envelopes))
         for message in messages:
             self.emit_after("enqueue", message, delay)
-        return stored
+
+    def create_group(self, group_id: str, size: int) -> None:
+        """Announce a group, see `Engine.create_group`; part of a surrounding transaction as `enqueue` is."""
+        self._with_transaction(lambda: self.engine.create_group(group_id, size))
+
+    def _with_transaction(self, store: Callable[[], object]) -> None:
+        """Call `store` inside the surrounding transaction where the engine can be part of it, otherwise after it."""
+        if self.engine.capabilities.transactional_enqueue:
+            store()
+        else:
+            pool.after_commit(store)
 
     # Messages out
 

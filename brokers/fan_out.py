@@ -20,6 +20,6 @@ def fan_out(group: "dramatiq.group") -> str:
     group_id = str(uuid.uuid4())
     options = {"group_completion_uuid": group_id, "group_completion_callbacks": group.completion_callbacks}
     members: list[dramatiq.Message[Any]] = [member.copy(options=options) for member in group.children]
-    broker.engine.create_group(group_id, len(members))
+    broker.create_group(group_id, len(members))
     broker.enqueue_many(members)
     return group_id

@@ -6,7 +6,7 @@ A forked child opens its own pool: a connection must never be used by two proces
 import atexit
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
@@ -30,6 +30,7 @@ WAIT = timedelta(seconds=30)
 _mutex = threading.Lock()
 _pools: dict[int, Pool] = {}
 _current: ContextVar[psycopg.Connection | None] = ContextVar("_current", default=None)
+_follow_ups: ContextVar[list[Callable[[], object]] | None] = ContextVar("_follow_ups", default=None)
 
 
 def database_url() -> str:
@@ -71,12 +72,33 @@ def transaction() -> Iterator[psycopg.Connection]:
     if outer is not None:
         yield outer
         return
+    follow_ups: list[Callable[[], object]] = []
     with _borrowed() as connection, connection.transaction():
-        token = _current.set(connection)
+        token, follow_ups_token = _current.set(connection), _follow_ups.set(follow_ups)
         try:
             yield connection
         finally:
             _current.reset(token)
+            _follow_ups.reset(follow_ups_token)
+    for follow_up in follow_ups:
+        follow_up()
+
+
+def current() -> psycopg.Connection | None:
+    """The connection of the transaction that surrounds the caller in this thread or task, None outside one."""
+    return _current.get()
+
+
+def after_commit(follow_up: Callable[[], object]) -> None:
+    """Call `follow_up` once the surrounding transaction has committed, not at all if it does not; outside one, now.
+
+    A crash between the commit and the call loses it: only for what a later step repairs.
+    """
+    follow_ups = _follow_ups.get()
+    if follow_ups is None:
+        follow_up()
+    else:
+        follow_ups.append(follow_up)
 
 
 @contextmanager

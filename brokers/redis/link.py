@@ -8,15 +8,18 @@ from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
+from redis.connection import ConnectionInterface
 from redis.exceptions import (
     AskError,
     AuthenticationError,
     BusyLoadingError,
+    ClusterDownError,
     MovedError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     ResponseError,
+    TryAgainError,
 )
 from redis.retry import Retry
 
@@ -30,6 +33,16 @@ PAUSES_S = (0.0, 0.05, 0.2)
 """Waits before a command is sent again. Every command of ours can be: it takes effect once."""
 REFUSALS = ("BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "MISCONF", "UNKILLABLE")
 """First words of answers that mean: not now."""
+
+REASONS: list[tuple[type[Exception] | tuple[type[Exception], ...], str, str]] = [
+    (AuthenticationError, "redis_auth", "refuses the user or password: set them in BROKER_URL."),
+    (OutOfMemoryError, "redis_oom", "is out of memory: raise its maxmemory or drain queues."),
+    (redis.TimeoutError, "redis_timeout", "did not answer in time."),
+    (ReadOnlyError, "redis_readonly", "is a read-only replica: it is failing over."),
+    ((ClusterDownError, TryAgainError), "redis_refuses", "refuses for now: {}"),
+    ((redis.ConnectionError, OSError, AskError), "redis_unreachable", "cannot be reached: {}"),
+]
+"""The first that fits an error says what it means."""
 
 T = TypeVar("T")
 
@@ -69,7 +82,7 @@ class Link:
         """Run the script in `name`.lua; errors as `command`."""
         script = scripts.load(name)
 
-        def run(connection: "redis.Connection") -> Any:  # noqa: ANN401 - as above
+        def run(connection: ConnectionInterface) -> Any:  # noqa: ANN401 - as above
             try:
                 return self.exchange(connection, "EVALSHA", script.sha, 1, self.tag, *args)
             except NoScriptError:  # a new or restarted server
@@ -78,12 +91,12 @@ class Link:
         return self.attempt(run)
 
     @staticmethod
-    def exchange(connection: "redis.Connection", *words: str | bytes | float) -> Any:  # noqa: ANN401 - as above
+    def exchange(connection: ConnectionInterface, *words: str | bytes | float) -> Any:  # noqa: ANN401 - as above
         """Send one command over `connection` and return its reply; redis-py's own errors."""
         connection.send_command(*words)
         return connection.read_response()
 
-    def attempt(self, work: Callable[["redis.Connection"], T]) -> T:
+    def attempt(self, work: Callable[[ConnectionInterface], T]) -> T:
         """Do `work` with a connection, again when the connection broke, and translate errors."""
         for pause in PAUSES_S:
             time.sleep(pause * (1 + random.random()))  # noqa: S311 - spreads clients, not secrets
@@ -106,7 +119,7 @@ class Link:
                 raise self.translate(error) from error
         raise self.translate(failure) from failure
 
-    def _once(self, work: Callable[["redis.Connection"], T]) -> T:
+    def _once(self, work: Callable[[ConnectionInterface], T]) -> T:
         connection = self._pool.get_connection()
         try:
             if self.server is None:
@@ -126,9 +139,9 @@ class Link:
         self._pool.connection_kwargs.update(host=moved.host, port=moved.port)
         self.address = f"{moved.host}:{moved.port}"
 
-    def connect(self) -> "redis.Connection":
+    def connect(self) -> ConnectionInterface:
         """A connection outside the pool, for a thread that blocks on it; its owner closes it."""
-        connection: redis.Connection = self._pool.make_connection()
+        connection = self._pool.make_connection()
         try:
             connection.connect()
         except (redis.RedisError, OSError) as error:
@@ -142,24 +155,13 @@ class Link:
     def translate(self, error: Exception) -> Exception:
         """The error of ours for one of redis-py's; it names the server, never the password."""
         where = f"Redis at {self.address}"
-        text = str(error)
-        if isinstance(error, AuthenticationError):
-            return SettingsError(f"{where} refuses the user or password: set them in BROKER_URL.", code="redis_auth")
-        if isinstance(error, OutOfMemoryError):
-            return TransientError(f"{where} is out of memory: raise its maxmemory or drain queues.", code="redis_oom")
-        if isinstance(error, redis.TimeoutError):
-            return TransientError(f"{where} did not answer in time.", code="redis_timeout")
-        if isinstance(error, ReadOnlyError):
-            return TransientError(f"{where} is a read-only replica: it is failing over.", code="redis_readonly")
-        if isinstance(error, (redis.ConnectionError, OSError, AskError)):
-            return TransientError(f"{where} cannot be reached: {text}", code="redis_unreachable")
-        if text.startswith(REFUSALS) or type(error).__name__ in {
-            "ClusterDownError",
-            "MasterDownError",
-            "TryAgainError",
-        }:
-            return TransientError(f"{where} refuses for now: {text}", code="redis_refuses")
-        return PermanentError(f"{where} rejects a command: {text}", code="redis_error")
+        for kinds, code, text in REASONS:
+            if isinstance(error, kinds):
+                kind = SettingsError if code == "redis_auth" else TransientError
+                return kind(f"{where} {text.format(error)}", code=code)
+        if str(error).startswith(REFUSALS):
+            return TransientError(f"{where} refuses for now: {error}", code="redis_refuses")
+        return PermanentError(f"{where} rejects a command: {error}", code="redis_error")
 
 
 def _address(url: str) -> str:

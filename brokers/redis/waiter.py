@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 import redis
+from redis.connection import ConnectionInterface
 
 from brokers.redis.link import ANSWER_TIMEOUT_S, Link
 
@@ -23,11 +24,11 @@ class Waiter:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._connection: redis.Connection | None = None
+        self._connection: ConnectionInterface | None = None
         self._client_id = 0
         self._inside, self._outside = socket.socketpair()
-        self._inside.setblocking(False)
-        self._outside.setblocking(False)
+        self._inside.settimeout(0)
+        self._outside.settimeout(0)
 
     def wake(self) -> None:
         """End `wait`, now or when it begins. Returns at once."""
@@ -66,17 +67,18 @@ class Waiter:
         self._drain()
         return True
 
-    def _readable(self, connection: redis.Connection, deadline: float) -> bool:
+    def _readable(self, connection: ConnectionInterface, deadline: float) -> bool:
         """True when the reply is there, False when woken from inside."""
         if connection.can_read(0):  # TLS may have decrypted it already
             return True
-        server = connection._sock  # noqa: SLF001 - to wait for two sockets at once; redis-py has no public way
+        # Private, but redis-py has no other way to wait for two sockets at once.
+        server: socket.socket = connection._sock  # type: ignore[assignment]  # noqa: SLF001
         ready, _, _ = select.select([server, self._inside], [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
             raise redis.TimeoutError("no reply to a blocking command")
         return server in ready
 
-    def _connected(self) -> redis.Connection:
+    def _connected(self) -> ConnectionInterface:
         if self._connection is None:
             self._connection = self._link.connect()
             self._client_id = int(Link.exchange(self._connection, "CLIENT", "ID"))

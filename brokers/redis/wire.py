@@ -115,10 +115,9 @@ def _pack_rest(f: Finish, blobs: list[bytes], max_body_bytes: int) -> str:
     code, error, result = f.code.encode(), f.error.encode(), f.result
     blobs += [code, error, result or b""]
     ttl_ms = f.result_ttl // timedelta(milliseconds=1)
-    words = [
-        f"{HOW[f.disposition]} {when(f.delay, f.run_at)} {len(code)} {len(error)} {'-' if result is None else len(result)}"
-        f" {ttl_ms} {f.group_id or '-'} {len(f.follow_ups)} {len(f.group_callbacks)}"
-    ]
+    lengths = f"{len(code)} {len(error)} {'-' if result is None else len(result)}"
+    counts = f"{len(f.follow_ups)} {len(f.group_callbacks)}"
+    words = [f"{HOW[f.disposition]} {when(f.delay, f.run_at)} {lengths} {ttl_ms} {f.group_id or '-'} {counts}"]
     for envelopes in (f.follow_ups, f.group_callbacks):
         if envelopes:
             header, blob = pack_envelopes(envelopes, max_body_bytes)

@@ -14,8 +14,8 @@ from core.clock import uuid7
 from db.pool import transaction
 from domain.contact import Contact
 
-# One JSON parameter per batch: as quick as COPY into a temporary table (see bench/jobs.py), and nothing is left behind
-# in the session, so that it works through a transaction pooler.
+# One JSON parameter and one statement per batch. A temporary table filled by COPY would need three statements and leave
+# something behind in the session, which a transaction pooler gives to others.
 _ROWS: LiteralString = """
     json_to_recordset(%(rows)s) as r(line bigint, id uuid, phone text, email text, name text, tags text[], custom jsonb)
 """

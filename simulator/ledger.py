@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -78,12 +78,14 @@ class Ledger:
         folder: Made if it is missing; an existing log is continued.
         fsync: Makes `durable` wait for the disk. Without it a line survives the death of this process, with it the
             death of the machine.
+        sync: Brings a file, by its descriptor, to the disk; called in a thread.
     """
 
-    def __init__(self, folder: Path, *, fsync: bool = False) -> None:
+    def __init__(self, folder: Path, *, fsync: bool = False, sync: Callable[[int], None] = os.fsync) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / FILE_NAME
         self._fsync = fsync
+        self._sync_file = sync
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         _cut_unfinished_line(self._file)
         self._waiting: asyncio.Future[None] | None = None
@@ -116,7 +118,7 @@ class Ledger:
         while (waiting := self._waiting) is not None:
             self._waiting = None
             try:
-                await asyncio.to_thread(os.fdatasync, self._file)
+                await asyncio.to_thread(self._sync_file, self._file)
             except OSError as error:
                 waiting.set_exception(error)
             else:

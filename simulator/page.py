@@ -68,7 +68,7 @@ def _numbers(numbers: dict[str, dict[str, Any]]) -> str:
     header = ["Number", "Requests", "Accepted", "Limit/s", "Last second", "Last minute", "Worst 1 s", "Worst 2 s"]
     keys = ["requests", "accepted", "limit_per_s", "last_second", "last_minute", "worst_1s", "worst_2s"]
     rows = (
-        [number, *(("none" if key == "limit_per_s" and not seen[key] else seen[key]) for key in keys)]
+        [number, *(None if key == "limit_per_s" and not seen[key] else seen[key] for key in keys)]
         for number, seen in numbers.items()
     )
     return _table(header, rows)
@@ -81,7 +81,7 @@ def _last(arrivals: Iterable[Arrival]) -> str:
             arrival.number,
             arrival.recipient,
             arrival.outcome,
-            "yes" if arrival.accepted else "no",
+            arrival.accepted,
             _text(arrival.content),
         ]
         for arrival in arrivals
@@ -110,12 +110,12 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def _cell(value: object) -> str:
     match value:
-        case int() | float():
-            return (
-                f'<td class="number">{value:,g}</td>'
-                if isinstance(value, float)
-                else f'<td class="number">{value:,}</td>'
-            )
-        case "yes" | "no":
-            return f'<td class="{"good" if value == "yes" else "bad"}">{value}</td>'
+        case bool():
+            return f'<td class="{"good" if value else "bad"}">{"yes" if value else "no"}</td>'
+        case int():
+            return f'<td class="number">{value:,}</td>'
+        case float():
+            return f'<td class="number">{value:,g}</td>'
+        case None:
+            return '<td class="number">none</td>'
     return f'<td class="text">{escape(str(value))}</td>'

@@ -91,7 +91,6 @@ def run(
     config = uvicorn.Config(
         app,
         http=connections.protocol(),
-        loop="uvloop",
         ws="none",
         lifespan="off",
         log_level="critical",

@@ -307,8 +307,11 @@ class Engine(ABC):
         """The encoded result kept for a message, None while there is none."""
 
     @abstractmethod
-    def reserve(self, limits: Sequence[Limit], count: int) -> Reservation:
-        """Reserve `count` slots that all of `limits` allow. Never refuses: later callers get later slots."""
+    def reserve(self, limits: Sequence[Limit], count: int, *, lead: timedelta = timedelta()) -> Reservation:
+        """Reserve `count` slots that all of `limits` allow, none before `lead` from now.
+
+        Never refuses: later callers get later slots.
+        """
 
     @abstractmethod
     def give_back(self, limits: Sequence[Limit], count: int) -> None:

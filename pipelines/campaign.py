@@ -25,7 +25,7 @@ from db.campaigns import Campaign, NewCampaign
 
 log = get_logger(__name__)
 
-SPACING = 1.01
+SPACING = 1.015
 """Slots are so much wider than the limit asks, see `actors.delivery_send.MAX_LATE_S`."""
 WINDOW = timedelta(seconds=4)
 """Slots are reserved this far ahead: a change of rate or a pause reaches all sends within it."""
@@ -137,10 +137,10 @@ def _reserve(campaign: Campaign, count: int) -> list[float]:
     if not limits:
         return [0.0] * count
     asked = time.monotonic()
-    offsets = _engine().reserve(limits, count).offsets
+    offsets = _engine().reserve(limits, count, lead=SEND_AHEAD).offsets
     # The ledger writes slots down by its own clock, some milliseconds later than the limiter gave them.
     elapsed_s = time.monotonic() - asked
-    return [max(0.0, offset - elapsed_s) for offset in offsets]
+    return [offset - elapsed_s for offset in offsets]
 
 
 def _run_group(campaign_id: UUID, members: list[tuple[UUID, float]]) -> None:

@@ -215,14 +215,14 @@ class RedisEngine(Engine):
         kept: bytes | None = self._link.command("GET", f"{self._tag}:result:{message_id}")
         return kept
 
-    def reserve(self, limits: Sequence[Limit], count: int) -> Reservation:
+    def reserve(self, limits: Sequence[Limit], count: int, *, lead: timedelta = timedelta()) -> Reservation:
         """As the contract says."""
         self._own()
         call = uuid.uuid4().hex
-        start, offsets = self._link.script("slots", *_limit_words("reserve", call, limits, count))
+        start, offsets = self._link.script("slots", *_limit_words("reserve", call, limits, count, lead))
         self._reservations[_names(limits)] = call
-        at = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(start))
-        return Reservation(at, tuple(float(offset) / 1e6 for offset in offsets.split()))
+        at = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(start)) - lead
+        return Reservation(at, tuple(lead.total_seconds() + float(offset) / 1e6 for offset in offsets.split()))
 
     def give_back(self, limits: Sequence[Limit], count: int) -> None:
         """As the contract says, for the last reservation that this process made of these limits."""
@@ -255,9 +255,11 @@ def _names(limits: Sequence[Limit]) -> tuple[str, ...]:
     return tuple(limit.key for limit in limits)
 
 
-def _limit_words(what: str, call: str, limits: Sequence[Limit], count: int) -> list[str | float]:
-    kept_us = RESERVATION_KEPT // timedelta(microseconds=1)
-    words: list[str | float] = [what, call, count, kept_us]
+def _limit_words(
+    what: str, call: str, limits: Sequence[Limit], count: int, lead: timedelta = timedelta()
+) -> list[str | float]:
+    us = timedelta(microseconds=1)
+    words: list[str | float] = [what, call, count, RESERVATION_KEPT // us, lead // us]
     for limit in limits:
         words += [limit.key, repr(float(limit.rate)), limit.burst]
     return words

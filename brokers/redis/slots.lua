@@ -6,13 +6,15 @@
 -- ARGV[2]  the call's id: a repeated reservation returns the same slots; give_back names the reservation's
 -- ARGV[3]  count
 -- ARGV[4]  microseconds that the reservation can be given back after its last slot
--- ARGV[5...]  of each limit: key, rate a second, burst
--- reserve returns {moment in microseconds of Unix time, slots in microseconds from then, with spaces};
+-- ARGV[5]  microseconds from now before which no slot is given
+-- ARGV[6...]  of each limit: key, rate a second, burst
+-- reserve returns {moment of the first possible slot in microseconds of Unix time, slots in microseconds from then,
+-- with spaces};
 -- give_back returns 1 when the slots are free again, 0 when someone reserved after them.
 local record, count = NS .. 'slots:' .. ARGV[2], tonumber(ARGV[3])
 local unix_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local limits = {}
-for i = 5, #ARGV, 3 do
+for i = 6, #ARGV, 3 do
   local interval = 1000000 / tonumber(ARGV[i + 1])
   limits[#limits + 1] = { key = NS .. 'tat:' .. ARGV[i], interval = interval, tolerance = (tonumber(ARGV[i + 2]) - 1) * interval }
 end
@@ -52,7 +54,7 @@ local start, reserved, tats = read_record()
 
 if ARGV[1] == 'reserve' then
   if not start then
-    start, reserved, tats = unix_us, count, {}
+    start, reserved, tats = unix_us + tonumber(ARGV[5]), count, {}
     for k, limit in ipairs(limits) do
       tats[k] = math.max(0, tonumber(call('GET', limit.key) or '0') - start)
     end

@@ -72,7 +72,7 @@ class Waiter:
         if connection.can_read(0):  # TLS may have decrypted it already
             return True
         # Private, but redis-py has no other way to wait for two sockets at once.
-        server: socket.socket = connection._sock  # type: ignore[assignment]  # noqa: SLF001
+        server: socket.socket = connection._sock  # type: ignore[attr-defined]  # noqa: SLF001
         ready, _, _ = select.select([server, self._inside], [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
             raise redis.TimeoutError("no reply to a blocking command")

@@ -1,0 +1,21 @@
+"""dramatiq's broker on PostgreSQL: a `dramatiq_pg.PostgresBroker` whose messages go through the engine."""
+
+from datetime import timedelta
+
+import dramatiq_pg
+
+from brokers.broker import EngineBroker
+from brokers.postgres.engine import PostgresEngine
+
+
+class PostgresBroker(EngineBroker, dramatiq_pg.PostgresBroker):
+    """Takes the place of dramatiq-pg's broker wherever one is expected, with none of its connections.
+
+    Args:
+        engine: Where messages live.
+        lease: A message whose worker was silent for so long is run by another.
+        url: The database of `engine`; the stock part opens a psycopg2 pool on it, which connects only when used.
+    """
+
+    def __init__(self, *, engine: PostgresEngine, lease: timedelta, url: str) -> None:
+        super().__init__(engine=engine, lease=lease, url=url, results=False, schema="dramatiq", prefix="")

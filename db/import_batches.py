@@ -7,8 +7,9 @@ from uuid import UUID
 import orjson
 from psycopg.types.json import Json
 
-from core.errors import Cancelled, TransientError
-from db import contacts, jobs
+from core.clock import now
+from core.errors import Cancelled, NotYet
+from db import contacts, imports, jobs
 from db.pool import transaction
 from domain.contact import Contact, Rejected
 from domain.contact_file import Problem
@@ -54,7 +55,7 @@ def save(import_id: UUID, done: int, batch: Sequence[Contact | Rejected], *, upd
         Records done now, and about how many there are.
 
     Raises:
-        TransientError: another worker has gone on with this import in the meantime.
+        NotYet: another worker has gone on with this import in the meantime.
         Cancelled: the job has been cancelled.
     """
     found = [row for row in batch if isinstance(row, Contact)]
@@ -78,7 +79,7 @@ def save(import_id: UUID, done: int, batch: Sequence[Contact | Rejected], *, upd
 def _refuse_unless_next(import_id: UUID, done: int, before: Before) -> None:
     if before.records_done != done or before.is_completed:
         message = f"Import {import_id} is at record {before.records_done}, not {done}: another worker runs it."
-        raise TransientError(message, code="import_taken_over")
+        raise NotYet(message, until=now() + imports.TAKEN_OVER_WAIT, code="import_taken_over")
     if before.job_status == "cancelled":
         raise Cancelled(f"Import {import_id} was cancelled at record {done}.", code="cancelled")
 

@@ -41,7 +41,8 @@ def run(import_id: UUID, on_progress: Callable[[int, int], None] = lambda _done,
     Raises:
         PermanentError: the file cannot be read any further (the message has the line); what is before it is imported.
         Cancelled: the job has been cancelled.
-        TransientError: the database was lost, or another worker runs this import.
+        NotYet: another worker runs this import, as happens when a lease ends under a worker that is merely slow.
+        TransientError: the database was lost.
     """
     stored = imports.load(import_id)
     if stored.completed_at is None:

@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, LiteralString
 from uuid import UUID
@@ -13,8 +13,8 @@ from psycopg import Connection
 from psycopg.rows import class_row
 from psycopg.types.json import Json
 
-from core.clock import uuid7
-from core.errors import PermanentError, TransientError
+from core.clock import now, uuid7
+from core.errors import NotYet, PermanentError
 from core.settings import get_settings
 from db import jobs
 from db.pool import connection, transaction
@@ -24,6 +24,9 @@ from domain.spreadsheet import safe_cell
 
 JOB_TYPE = "contacts.import"
 QUEUE = "contact-import"
+
+TAKEN_OVER_WAIT = timedelta(seconds=30)
+"""When a worker that finds another one on its import looks again whether that one completes it."""
 
 _CHUNK_BYTES = 512 * 1024
 _REPORT_PAGE = 1000
@@ -160,7 +163,7 @@ def find(organization_id: UUID, import_id: UUID) -> Import | None:
 def open_source(stored: Import) -> BinaryIO:
     """The file's bytes, read from the database block by block.
 
-    Reading raises TransientError where the blocks have gone, because another worker has completed the import.
+    Reading raises NotYet where the blocks have gone, because another worker has completed the import.
     """
     return io.BufferedReader(_Source(stored), _CHUNK_BYTES)
 
@@ -221,7 +224,7 @@ class _Source(io.RawIOBase):
             message = (
                 f"Block {self._number} of the file of import {self._import.id} is gone: another worker completed it."
             )
-            raise TransientError(message, code="import_taken_over")
+            raise NotYet(message, until=now() + TAKEN_OVER_WAIT, code="import_taken_over")
         self._number += 1
         return bytes(row[0])
 

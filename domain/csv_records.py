@@ -43,6 +43,7 @@ class CsvRecords:
         _refuse_binary(sample)
         self.encoding = text_encoding.detect(sample)
         self.size = 0
+        self._begin = 1
         codecs.register_error(text_encoding.FALLBACK, text_encoding.read_as_cp1252)
         errors = text_encoding.FALLBACK if self.encoding.startswith("utf-8") else "replace"
         raw = io.BufferedReader(_Resumed(sample, stream), SAMPLE_BYTES)
@@ -57,14 +58,14 @@ class CsvRecords:
         reader = self._reader
         while True:
             self.size = 0
-            line = reader.line_num + 1
+            self._begin = line = reader.line_num + 1
             try:
                 record = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
                 raise _unreadable(line, str(error)) from error
-            if record and (record[0] or "".join(record).strip()):
+            if record and (record[0].strip() or "".join(record).strip()):
                 yield line, record
 
     def _lines(self) -> Iterator[str]:
@@ -73,7 +74,7 @@ class CsvRecords:
         while line := read(MAX_RECORD + 1):
             self.size += len(line)
             if self.size > MAX_RECORD:
-                raise _unreadable(self._reader.line_num + 1, f"it is longer than {MAX_RECORD} characters")
+                raise _unreadable(self._begin, f"it is longer than {MAX_RECORD} characters")
             yield line
 
 

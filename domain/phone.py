@@ -92,7 +92,7 @@ def _national(digits: str, region: str, *, check_plan: bool) -> str | None:
 
 def _by_library(text: str, region: str | None, *, check_plan: bool) -> str | None:
     try:
-        number = phonenumbers.parse(text, region)
+        number = phonenumbers.parse(text, region and region.upper())
     except phonenumbers.NumberParseException:
         return None
     is_good = phonenumbers.is_valid_number if check_plan else phonenumbers.is_possible_number

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 def test_import_survives_a_kill_at_random_moments(organization):
     """Real processes, real SIGKILL, while the sample goes in."""
     import_id = imports.accept(organization, SAMPLE, "contacts_10k.csv")
-    rand = random.Random()  # noqa: S311  # no secret; every run tries other moments
+    rand = random.Random()  # every run tries other moments
     script = f"from uuid import UUID; from db.import_run import run; run(UUID('{import_id}'))"
     kills = 0
     for part in range(1, 6):

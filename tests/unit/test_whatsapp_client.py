@@ -3,11 +3,15 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
+from email.utils import formatdate
 
 import pytest
 
@@ -145,21 +149,78 @@ def test_a_handshake_that_hangs_is_transient_as_nothing_was_sent():
     assert caught.value.code == "net_connect"
 
 
-def test_a_connection_that_breaks_while_the_answer_is_read_is_ambiguous():
+@contextmanager
+def answering(raw):
+    """A client whose service reads a request, answers `raw` and hangs up, and the list of requests that it read."""
+    requests = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
-        def half_answer():
-            connection, _ = listener.accept()
-            with connection:
-                connection.recv(65536)
-                connection.sendall(b'HTTP/1.1 200 OK\r\ncontent-length: 90\r\n\r\n{"messages": [')
+        def serve():
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    request = connection.recv(65536)
+                    if not request:
+                        return
+                    requests.append(request)
+                    connection.sendall(raw)
 
-        server = threading.Thread(target=half_answer)
+        server = threading.Thread(target=serve, daemon=True)
         server.start()
-        client = WhatsApp(f"http://127.0.0.1:{listener.getsockname()[1]}/v23.0", TOKEN, timedelta(seconds=2))
+        yield WhatsApp(f"http://127.0.0.1:{listener.getsockname()[1]}/v23.0", TOKEN, timedelta(seconds=2)), requests
+        with socket.create_connection(listener.getsockname()):
+            pass  # a connection without a request ends the server
+        server.join()
+
+
+def answer(status, body=b"", **headers):
+    lines = [f"HTTP/1.1 {status} X", f"content-length: {len(body)}", *(f"{k}: {v}" for k, v in headers.items())]
+    return "\r\n".join(lines).replace("_", "-").encode() + b"\r\n\r\n" + body
+
+
+def test_a_connection_that_breaks_while_the_answer_is_read_is_ambiguous():
+    with answering(b'HTTP/1.1 200 OK\r\ncontent-length: 90\r\n\r\n{"messages": [') as (client, requests):
         with pytest.raises(AmbiguousError):
             send(client)
-        server.join()
+    assert len(requests) == 1
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"messages": []}', b'{"messages": [{"id": ""}]}', b"\xff"])
+def test_a_success_without_a_message_id_is_ambiguous(body):
+    with answering(answer(200, body)) as (client, _), pytest.raises(AmbiguousError) as caught:
+        send(client)
+    assert caught.value.code == "net_unreadable"
+
+
+def test_an_error_in_an_answer_with_status_200_is_an_error():
+    with answering(answer(200, b'{"error": {"code": 131026}}')) as (client, _), pytest.raises(PermanentError) as caught:
+        send(client)
+    assert caught.value.code == "131026"
+
+
+def test_a_redirect_is_not_followed():
+    with answering(answer(307, location="/elsewhere")) as (client, requests):
+        with pytest.raises(PermanentError) as caught:
+            send(client)
+    assert caught.value.code == "http_307"
+    assert len(requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("header", "least", "most"),
+    [
+        ("120", 120, 120),
+        ("99999999999", 3600, 3600),
+        (formatdate(time.time() + 600, usegmt=True), 500, 600),
+        ("Sat, 01 Jan 2000 00:00:00 GMT", 0, 0),
+        ("soon", 1, 1),
+        ("-5", 1, 1),
+    ],
+)
+def test_retry_after_is_read_as_seconds_or_date_within_bounds(header, least, most):
+    with answering(answer(429, retry_after=header)) as (client, _), pytest.raises(ThrottledError) as caught:
+        send(client)
+    assert timedelta(seconds=least) <= caught.value.retry_after <= timedelta(seconds=most)
 
 
 def test_retry_after_of_the_answer_is_honoured(simulator, client):
@@ -250,3 +311,31 @@ def test_a_client_is_made_from_the_settings(simulator):
         assert send(client, "+15550100009").startswith("wamid.")
     finally:
         simulator.plan(tokens=[])
+
+
+def test_forked_workers_make_their_own_clients_and_ask_no_proxy_for_this_machine(simulator):
+    """As dramatiq starts its workers: the settings are read, the process forks, each child sends."""
+    program = """
+import os
+from providers.whatsapp import TextMessage, whatsapp
+from core.settings import get_settings
+get_settings()
+child = os.fork()
+client = whatsapp()
+assert client is whatsapp()
+print(client.send(number_id="1", recipient="+15550100010", message=TextMessage("Hi"), callback_data=""), flush=True)
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+"""
+    environment = {
+        **os.environ,
+        "WHATSAPP_BASE_URL": simulator.whatsapp_base_url,
+        "WHATSAPP_TOKEN": "any",
+        "HTTP_PROXY": "http://127.0.0.1:9",
+        "http_proxy": "http://127.0.0.1:9",
+    }
+    done = subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line[:6] for line in done.stdout.splitlines()] == ["wamid.", "wamid."]

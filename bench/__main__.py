@@ -44,8 +44,9 @@ def _benches() -> dict[str, tuple[Run, str]]:
         if module.name.startswith("_"):
             continue
         loaded = importlib.import_module(f"bench.{module.name}")
-        if hasattr(loaded, "run"):
-            found[module.name] = (loaded.run, (loaded.__doc__ or "").strip().partition("\n")[0])
+        run = getattr(loaded, "run", None)
+        if run is not None and run.__module__ == loaded.__name__:
+            found[module.name] = (run, (loaded.__doc__ or "").strip().partition("\n")[0])
     return found
 
 

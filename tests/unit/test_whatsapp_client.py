@@ -179,9 +179,9 @@ def answer(status, body=b"", **headers):
 
 
 def test_a_connection_that_breaks_while_the_answer_is_read_is_ambiguous():
-    with answering(b'HTTP/1.1 200 OK\r\ncontent-length: 90\r\n\r\n{"messages": [') as (client, requests):
-        with pytest.raises(AmbiguousError):
-            send(client)
+    cut = b'HTTP/1.1 200 OK\r\ncontent-length: 90\r\n\r\n{"messages": ['
+    with answering(cut) as (client, requests), pytest.raises(AmbiguousError):
+        send(client)
     assert len(requests) == 1
 
 
@@ -199,9 +199,9 @@ def test_an_error_in_an_answer_with_status_200_is_an_error():
 
 
 def test_a_redirect_is_not_followed():
-    with answering(answer(307, location="/elsewhere")) as (client, requests):
-        with pytest.raises(PermanentError) as caught:
-            send(client)
+    to_elsewhere = answer(307, location="/elsewhere")
+    with answering(to_elsewhere) as (client, requests), pytest.raises(PermanentError) as caught:
+        send(client)
     assert caught.value.code == "http_307"
     assert len(requests) == 1
 
@@ -211,7 +211,7 @@ def test_a_redirect_is_not_followed():
     [
         ("120", 120, 120),
         ("99999999999", 3600, 3600),
-        (formatdate(time.time() + 600, usegmt=True), 500, 600),
+        pytest.param(formatdate(time.time() + 600, usegmt=True), 300, 600, id="date"),
         ("Sat, 01 Jan 2000 00:00:00 GMT", 0, 0),
         ("soon", 1, 1),
         ("-5", 1, 1),

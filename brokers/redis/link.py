@@ -64,9 +64,8 @@ class Link:
             url,
             protocol=2,
             retry=Retry(NoBackoff(), 0),
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
             socket_timeout=ANSWER_TIMEOUT_S,
-            socket_keepalive=True,
+            **_socket_options(url),
         )
 
     def command(self, *words: str | bytes | float) -> Any:  # noqa: ANN401 - whatever Redis replies
@@ -162,6 +161,13 @@ class Link:
         if str(error).startswith(REFUSALS):
             return TransientError(f"{where} refuses for now: {error}", code="redis_refuses")
         return PermanentError(f"{where} rejects a command: {error}", code="redis_error")
+
+
+def _socket_options(url: str) -> dict[str, Any]:
+    """What redis-py takes for TCP only."""
+    if urlsplit(url).scheme == "unix":
+        return {}
+    return {"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_keepalive": True}
 
 
 def _address(url: str) -> str:

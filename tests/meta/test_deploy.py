@@ -7,6 +7,7 @@ import tomllib
 import pytest
 import yaml
 
+from cli.main import load
 from tests.meta.tree import procfile, text
 
 
@@ -31,6 +32,14 @@ def test_procfile_names_the_four_processes():
     assert list(procfile()) == ["release", "web", "worker", "scheduler"]
     assert procfile()["worker"].startswith("dramatiq actors ")
     assert procfile()["scheduler"] == "periodiq actors"
+
+
+def test_fanfare_has_the_commands_that_are_started(services):
+    started = [*procfile().values(), services["simulator"]["command"], "fanfare demo"]
+    commands = {command.split()[1] for command in started if command.startswith("fanfare ")}
+    assert commands == {"migrate", "web", "simulator", "demo"}
+    for name in commands:
+        assert load(name).callback, name
 
 
 def test_fly_runs_what_the_procfile_runs(fly):

@@ -50,6 +50,6 @@ def test_pages_name_only_settings_that_exist():
         if page.parts[:2] == ("docs", "adr"):
             continue  # decisions speak of constants and of what was
         named = re.findall(r"`([A-Z][A-Z0-9]*_[A-Z0-9_]+)`", text(page))
-        given = re.findall(r"(?<![\w-])([A-Z][A-Z0-9_]{2,})=", text(page))
+        given = re.findall(r"(?<![\w-])([A-Z][A-Z0-9]*_[A-Z0-9_]+)=", text(page))
         unknown += [f"{page}: {name}" for name in {*named, *given} - known_names()]
     assert not unknown

@@ -1,6 +1,7 @@
 """dramatiq's broker on top of an engine: what both brokers share."""
 
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from db import pool
 
 if TYPE_CHECKING:
     import dramatiq
+    from dramatiq.rate_limits import RateLimiterBackend
 
     from brokers.engine import Engine
 
@@ -129,6 +131,10 @@ class EngineBroker(Broker):
             if bound is not None and actor.queue_name in bounds:
                 bounds[actor.queue_name] = min(bound, bounds[actor.queue_name] or bound)
         return bounds
+
+    @abstractmethod
+    def rate_limiter_backend(self) -> "RateLimiterBackend":
+        """Where dramatiq's own rate limiters (`dramatiq.rate_limits`) keep their counts: in the engine's server."""
 
     # Steering
 

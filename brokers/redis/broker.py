@@ -3,6 +3,8 @@
 from datetime import timedelta
 
 from dramatiq.brokers import redis as stock
+from dramatiq.rate_limits import RateLimiterBackend
+from dramatiq.rate_limits.backends import RedisBackend
 
 from brokers.broker import EngineBroker
 from brokers.redis.engine import RedisEngine
@@ -26,6 +28,10 @@ class RedisBroker(EngineBroker, stock.RedisBroker):
     def get_declared_queues(self) -> set[str]:
         """Names of the queues declared so far."""
         return set(self.queues)
+
+    def rate_limiter_backend(self) -> RateLimiterBackend:
+        """Where dramatiq's own rate limiters (`dramatiq.rate_limits`) keep their counts."""
+        return RedisBackend(client=self.client)
 
     def join(self, queue_name: str, *, interval: int = 0, timeout: int | None = None) -> None:  # noqa: ARG002
         """As `EngineBroker.join`; `interval` is the stock broker's and is not used."""

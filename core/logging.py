@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from datetime import date, timedelta
 from decimal import Decimal
+from typing import TextIO
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
@@ -27,6 +28,9 @@ SHORTEST_SECRET = 6
 
 QUIET_LOGGERS = ("yoyo", "urllib3")
 """Libraries that tell their every step at INFO or DEBUG: only their warnings are logged."""
+
+DRAMATIQ_ARGUMENTS_LINE = "Received args=%r kwargs=%r."
+"""What each actor of dramatiq logs at DEBUG when it is called; it tells nothing but the arguments."""
 
 _PATTERNS: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"(?<=://)([^\s:/@]*):[^\s/@]+@"), r"\1:[secret]@"),
@@ -65,9 +69,8 @@ def configure(settings: Settings) -> None:
         wrapper_class=BoundLogger,
     )
     people = settings.environment == "development"
-    # At this moment, not at import: dramatiq gives each worker process another standard error.
-    handler = _Handler(sys.stderr)
-    handler.addFilter(name_messages)
+    handler = _Handler()
+    handler.addFilter(without_arguments)
     handler.setFormatter(
         ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -91,7 +94,7 @@ def configure(settings: Settings) -> None:
 
 
 def get_logger(name: str) -> BoundLogger:
-    """A module's logger, as in `log = get_logger(__name__)`; it may be made before `configure` is called."""
+    """The logger of the module called `name`; it may be made before `configure` is called."""
     logger: BoundLogger = structlog.stdlib.get_logger(name)
     return logger
 
@@ -115,15 +118,25 @@ def scrub(value: object) -> object:
     return _scrub_text(str(value))
 
 
-def name_messages(record: logging.LogRecord) -> bool:
-    """A filter that never drops a line, but puts a message's actor and id where dramatiq prints all its arguments."""
+def without_arguments(record: logging.LogRecord) -> bool:
+    """A filter for the lines in which dramatiq prints a message's arguments: its actor and id instead, or no line."""
+    if record.msg == DRAMATIQ_ARGUMENTS_LINE:
+        return False
     if isinstance(record.args, tuple):
         record.args = tuple(_named(argument) for argument in record.args)
     return True
 
 
-class _Handler(logging.StreamHandler):  # type: ignore[type-arg] # generic for type checkers only
-    """Ours, to be told from those of others."""
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes to what is standard error at the moment: dramatiq gives its worker processes another one."""
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _: object) -> None:
+        """The base class sets one; it is not used."""
 
 
 def _named(argument: object) -> object:

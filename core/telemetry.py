@@ -12,7 +12,7 @@ from sentry_sdk.integrations.logging import LoggingIntegration
 from sentry_sdk.types import Event, Hint
 
 from core.errors import AmbiguousError, Cancelled, NotYet, PermanentError, TransientError
-from core.logging import name_messages, scrub
+from core.logging import scrub, without_arguments
 from core.settings import Settings
 
 EXPECTED_ERRORS = (TransientError, PermanentError, NotYet, Cancelled, AmbiguousError)
@@ -31,7 +31,6 @@ def configure(settings: Settings) -> None:
         dsn=dsn,
         release=settings.release or None,
         environment=settings.environment,
-        send_default_pii=False,
         include_local_variables=False,
         max_request_body_size="never",
         auto_enabling_integrations=False,  # the one for dramatiq would attach messages with their arguments
@@ -56,5 +55,5 @@ def _log_entry(record: logging.LogRecord) -> dict[str, object]:
     if isinstance(record.msg, dict):
         facts = {name: value for name, value in record.msg.items() if name not in {"event", "exc_info"}}
         return {"logentry": {"message": record.msg.get("event", "")}, "extra": facts}
-    name_messages(record)
+    without_arguments(record)
     return {"logentry": {"message": record.getMessage()}, "extra": {}}

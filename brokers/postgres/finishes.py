@@ -10,7 +10,8 @@ from brokers.postgres.arrays import documents, json_and_raw, plain_array, token_
 from brokers.postgres.connections import Connection
 
 FINISH = (
-    "call dramatiq.finish_and_wake(null, null, %s::uuid[], %s::bigint[], %s::text[], %s::jsonb, %s::jsonb, %s::jsonb)"
+    "select refused_ids::text[], refused_tokens"
+    " from dramatiq.finish(%s::uuid[], %s::bigint[], %s::text[], %s::jsonb, %s::jsonb, %s::jsonb)"
 )
 
 
@@ -34,10 +35,9 @@ def finish_many(connection: Connection, finishes: Sequence[Finish]) -> list[bool
             Jsonb({group: documents(envelopes) for group, envelopes in callbacks.items()}) if callbacks else None,
         ),
     ).fetchone()
-    ids, tokens = row or (None, None)
-    if not ids:
+    if row is None or row[0] is None:
         return [True] * len(finishes)
-    refused = set(zip(map(str, ids), tokens, strict=True))
+    refused = set(zip(*row, strict=True))
     return [(f.message_id, token_number(f.token)) not in refused for f in finishes]
 
 

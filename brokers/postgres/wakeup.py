@@ -19,12 +19,14 @@ from brokers.postgres.arrays import plain_array
 from brokers.postgres.connections import Connection, Connections
 from core.errors import TransientError
 
-BEGIN_WAIT = "call dramatiq.begin_wait(null, null, %s, %s::text[], %s::int[])"
+BEGIN_WAIT = "select is_ready, next_due_s from dramatiq.begin_wait(%s, %s::text[], %s::int[])"
 RUNNABLE = "select is_ready, next_due_s from dramatiq.runnable(%s::text[], %s::int[])"
 CHANNEL = "dramatiq.wake"
 
 RENEW_S = 60.0
 """A note that somebody waits is written again after so long; `dramatiq.reap` removes those of ten minutes."""
+LOOK_AGAIN_S = (0.003, 0.05, 0.5)
+"""After the note was written: who was just storing messages may not have seen it. Longer than commits take."""
 POLL_FROM_S = 0.02
 POLL_TO_S = 0.5
 """Behind a transaction pooler: two looks a second when idle for long."""
@@ -45,6 +47,7 @@ class Wakeup:
         self._listener: Connection | None = None
         self._listened: frozenset[str] = frozenset()
         self._noted_until = 0.0
+        self._looks: list[float] = []
         self._next_due = float("inf")
         self._pipe = os.pipe()
 
@@ -124,24 +127,34 @@ class Wakeup:
 
     def _listen_once(self, deadline: float) -> None:
         connection = self._ready_listener()
-        if time.monotonic() > self._noted_until:
-            is_ready, due_s = self._look(connection, BEGIN_WAIT, (self._worker_id,))
-            self._noted_until = time.monotonic() + RENEW_S
-            self._next_due = float("inf") if due_s is None else time.monotonic() + due_s
-            if is_ready:
-                self._change()
+        now = time.monotonic()
+        if now > self._noted_until:
+            self._looks = [now + after for after in LOOK_AGAIN_S]
+            self._noted_until = now + RENEW_S
+            if self._is_ready(connection, BEGIN_WAIT, (self._worker_id,)):
                 return
-        until = min(deadline, self._next_due)
-        readable, _, _ = select.select([connection, self._pipe[0]], [], [], max(0.0, until - time.monotonic()))
+        elif self._looks and now >= self._looks[0]:
+            self._looks.pop(0)
+            if self._is_ready(connection, RUNNABLE, ()):
+                return
+        until = min(deadline, self._next_due, *self._looks[:1])
+        readable, _, _ = select.select([connection.fileno(), self._pipe[0]], [], [], max(0.0, until - time.monotonic()))
         if self._pipe[0] in readable:
             os.read(self._pipe[0], 4096)
-        if connection in readable:
+        if connection.fileno() in readable:
             for _ in connection.notifies(timeout=0):
                 self._noted_until = 0.0
             self._change()
         elif time.monotonic() >= self._next_due:
             self._noted_until = 0.0
             self._change()
+
+    def _is_ready(self, connection: Connection, statement: str, first: tuple[object, ...]) -> bool:
+        is_ready, due_s = self._look(connection, statement, first)
+        self._next_due = float("inf") if due_s is None else time.monotonic() + due_s
+        if is_ready:
+            self._change()
+        return is_ready
 
     def _look(self, connection: Connection, statement: str, first: tuple[object, ...]) -> tuple[bool, float | None]:
         queues = self._queues

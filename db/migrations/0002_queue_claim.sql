@@ -70,7 +70,7 @@ end $$;
 -- come in no order.
 create function dramatiq.claim(request text, queues text[], bounds integer[], room integer, lease interval)
 returns setof dramatiq.claimed language plpgsql
-set enable_seqscan = off set enable_sort = on set plan_cache_mode = force_generic_plan as $$
+set enable_seqscan = off set plan_cache_mode = force_generic_plan set jit = off as $$
 declare
     new_token bigint;
     taken integer := 0;

@@ -1,11 +1,11 @@
 -- Messages in: steps of the Postgres engine.
 
--- Wakes the processes that wait for messages; with `freed`, those that wait for room in one of these queues.
-create function dramatiq.wake(freed text[] default null) returns void language plpgsql as $$
+-- Wakes the processes that wait for messages, when this transaction commits; with `freed`, only those that may wait for
+-- room in one of these queues. Misses a process that began to wait in this very moment; that one looks again by itself.
+create function dramatiq.wake(freed text[] default null) returns void language plpgsql
+set plan_cache_mode = force_generic_plan as $$
 begin
     if exists (select from dramatiq.waiter where is_waiting and (freed is null or blocked && freed)) then
-        -- Nothing is lost with this transaction, so it need not wait for the disk.
-        perform set_config('synchronous_commit', 'off', true);
         update dramatiq.waiter set is_waiting = false
         where worker_id in (
             select worker_id from dramatiq.waiter
@@ -16,17 +16,18 @@ begin
     end if;
 end $$;
 
--- Stores messages; null arrays stand for no delays, times, groups. With `doubtful_s`, not those that ended since: they
--- are repeated because the reply was lost. Returns how many were new.
+-- Stores messages; null arrays stand for no delays, times, groups, raw bodies have an empty one
+-- beside them. With `doubtful_s`, not those that ended since: they are repeated because the reply was lost. Returns how
+-- many were new.
 create function dramatiq.enqueue(
     ids uuid[], queues text[], priorities smallint[], bodies text[], delays double precision[],
     run_ats timestamptz[], groups text[], raws bytea[], doubtful_s double precision
-) returns integer language plpgsql as $$
+) returns integer language plpgsql set plan_cache_mode = force_generic_plan set jit = off as $$
 declare
     stored integer;
 begin
     insert into dramatiq.queue (message_id, queue_name, state, message, raw_message, priority, available_at, group_id)
-    select id, queue, 'queued', body::jsonb, raw, least(greatest(priority, 1), 4),
+    select id, queue, 'queued', nullif(body, '')::jsonb, raw, least(greatest(priority, 1), 4),
         coalesce(run_at, statement_timestamp() + make_interval(secs => coalesce(delay, 0)))
             + nr * interval '1 microsecond',
         group_id
@@ -40,16 +41,6 @@ begin
     )
     on conflict (message_id) do nothing;
     get diagnostics stored = row_count;
-    return stored;
-end $$;
-
--- Looks for waiting processes only when the messages can be seen, or it could miss one that just found nothing.
-create procedure dramatiq.enqueue_and_wake(
-    inout stored integer, ids uuid[], queues text[], priorities smallint[], bodies text[], delays double precision[],
-    run_ats timestamptz[], groups text[], raws bytea[], doubtful_s double precision
-) language plpgsql as $$
-begin
-    stored := dramatiq.enqueue(ids, queues, priorities, bodies, delays, run_ats, groups, raws, doubtful_s);
-    commit;
     perform dramatiq.wake();
+    return stored;
 end $$;

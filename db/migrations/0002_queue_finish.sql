@@ -64,13 +64,13 @@ $$;
 -- Applies finishes whose token is still valid. `ids`, `tokens` and `groups` (null: none) are messages that are simply
 -- done; `rich` are all others, as JSON objects: i id, t token, d disposition, delay in seconds, run_at, code, error,
 -- result, raw (result in base 64), ttl of the result in seconds, g group. `follow` maps message ids to documents of
--- `store`, `callbacks` groups to the same. Returns those that were not applied, and how many messages wait since.
+-- `store`, `callbacks` groups to the same. Returns those that were not applied.
 create function dramatiq.finish(
     ids uuid[], tokens bigint[], groups text[], rich jsonb, follow jsonb, callbacks jsonb,
-    out refused_ids uuid[], out refused_tokens bigint[], out arrived integer, out freed text[]
+    out refused_ids uuid[], out refused_tokens bigint[]
 ) language plpgsql
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
-as $$
+set jit = off as $$
 declare
     applied_ids uuid[];
     applied_tokens bigint[];
@@ -79,6 +79,8 @@ declare
     rich_tokens bigint[];
     rich_ended dramatiq.ended[];
     rich_freed text[];
+    freed text[];
+    arrived integer := 0;
     again integer;
 begin
     with gone as (
@@ -92,7 +94,6 @@ begin
         array_agg(row(group_id, dramatiq.group_callbacks(message))::dramatiq.ended) filter (where group_id is not null)
     into applied_ids, applied_tokens, freed, ended
     from gone;
-    arrived := 0;
     if rich is not null then
         select * from dramatiq.finish_rich(rich)
         into rich_ids, rich_tokens, rich_ended, rich_freed, again;
@@ -129,25 +130,7 @@ begin
             select from dramatiq.finished where finished.token = f.token and f.id = any(message_ids)
         );
     end if;
-end $$;
-
--- Looks for waiting processes when all can be seen, see `enqueue_and_wake`.
-create procedure dramatiq.finish_and_wake(
-    inout refused_ids uuid[], inout refused_tokens bigint[],
-    ids uuid[], tokens bigint[], groups text[], rich jsonb, follow jsonb, callbacks jsonb
-) language plpgsql as $$
-declare
-    done record;
-begin
-    select * into done from dramatiq.finish(ids, tokens, groups, rich, follow, callbacks);
-    refused_ids := done.refused_ids;
-    refused_tokens := done.refused_tokens;
-    commit;
-    if done.arrived > 0 then
-        perform dramatiq.wake();
-    elsif done.freed is not null then
-        perform dramatiq.wake(done.freed);
-    end if;
+    perform dramatiq.wake(case when arrived = 0 then freed end);
 end $$;
 
 -- The finishes that are more than done. `again`: how many wait once more.
@@ -201,7 +184,8 @@ end $$;
 
 -- Hands messages back to the head of their queues; the attempts are not counted.
 create function dramatiq.release(held_ids uuid[], held_tokens bigint[]) returns void language plpgsql
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
+set jit = off as $$
 declare
     held uuid[];
     ended dramatiq.ended[];
@@ -229,7 +213,8 @@ end $$;
 create function dramatiq.heartbeat(
     held_ids uuid[], held_tokens bigint[], lease interval, out lost uuid[], out cancelled uuid[]
 ) language plpgsql
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
+set jit = off as $$
 begin
     -- A lease with nine tenths to go is left alone: heartbeats come often, and each renewal writes a row.
     update dramatiq.queue set lease_expires_at = statement_timestamp() + lease
@@ -249,7 +234,7 @@ end $$;
 -- Takes expired leases back: to their queues, or to the dead letters after `max_lost` of them. Returns how many; also
 -- removes what was only remembered for a while.
 create function dramatiq.reap(max_lost integer) returns integer language plpgsql
-set enable_seqscan = off as $$
+set enable_seqscan = off set jit = off as $$
 declare
     expired uuid[];
     ended dramatiq.ended[];

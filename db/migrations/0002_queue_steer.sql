@@ -88,7 +88,7 @@ end $$;
 -- Whether there is something to claim in `queues` (null: in any), and the time until the next delayed message is due.
 create function dramatiq.runnable(
     queues text[], bounds integer[], out is_ready boolean, out next_due_s double precision
-) language plpgsql set enable_seqscan = off as $$
+) language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan set jit = off as $$
 declare
     names text[];
 begin
@@ -115,17 +115,17 @@ begin
     ) as due;
 end $$;
 
--- Notes that a process waits, and then looks whether there is something already: what arrives later wakes it.
-create procedure dramatiq.begin_wait(
-    inout is_ready boolean, inout next_due_s double precision, worker uuid, queues text[], bounds integer[]
-) language plpgsql as $$
+-- Notes that a process waits, and looks whether there is something already. What was stored at the same moment may not
+-- have seen the note: look again a little later.
+create function dramatiq.begin_wait(
+    worker uuid, queues text[], bounds integer[], out is_ready boolean, out next_due_s double precision
+) language plpgsql set plan_cache_mode = force_generic_plan as $$
 begin
+    -- Nothing is lost with this note, so it need not wait for the disk.
     perform set_config('synchronous_commit', 'off', true);
-    insert into dramatiq.waiter (worker_id, is_waiting, since, blocked)
+    insert into dramatiq.waiter
     select worker, true, now(), coalesce(array_agg(name) filter (where most is not null), '{}')
     from unnest(queues, bounds) as wanted (name, most)
     on conflict (worker_id) do update set is_waiting = true, since = now(), blocked = excluded.blocked;
-    commit;
-    select runnable.is_ready, runnable.next_due_s into is_ready, next_due_s
-    from dramatiq.runnable(queues, bounds) as runnable;
+    select * into is_ready, next_due_s from dramatiq.runnable(queues, bounds);
 end $$;

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from datetime import date, timedelta
 from decimal import Decimal
-from typing import TextIO
+from typing import Any, TextIO
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
@@ -64,7 +64,7 @@ def configure(settings: Settings) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *shared, ProcessorFormatter.wrap_for_formatter],
+        processors=[structlog.stdlib.filter_by_level, *shared, _wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=BoundLogger,
     )
@@ -149,6 +149,14 @@ def _configured_secrets(settings: Settings) -> list[str]:
     secrets = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
     passwords = [urlsplit(value).password for value in values if isinstance(value, str) and "://" in value]
     return secrets + [text for password in passwords if password for text in (password, unquote(password))]
+
+
+def _wrap_for_formatter(
+    logger: WrappedLogger, method: str, event: EventDict
+) -> tuple[tuple[EventDict], dict[str, Any]]:
+    """Structlog's, and the error on the record too, where error reports look for it."""
+    args, options = ProcessorFormatter.wrap_for_formatter(logger, method, event)
+    return args, {**options, "exc_info": event.get("exc_info")}
 
 
 def _scrub_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

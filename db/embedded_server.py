@@ -23,6 +23,9 @@ from core.errors import SettingsError
 START_WAIT = timedelta(seconds=60)
 """Longest wait for the server's start; more than a moment only where it repairs itself after a crash."""
 
+LEFTOVER_WAIT = timedelta(seconds=10)
+"""Longest wait for a process that has the server's id: it may be a stranger, after a restart of the machine."""
+
 ROOT_STAND_IN = "nobody"
 """The system's user whom the server runs as when we are root; exists everywhere."""
 
@@ -73,14 +76,14 @@ def start(folder: Path) -> None:
         if sockets != pgdata:
             sockets.mkdir(mode=0o700, exist_ok=True)
             _give_to_server_user(sockets)
+        if _process_lives(folder) and _answers_soon(folder):
+            return  # a process that was killed here left a server that was still starting
         wait_s = str(int(START_WAIT.total_seconds()))
         run_program("pg_ctl", "-D", str(pgdata), "-w", "-t", wait_s, "-l", str(log), "-o", f"-k '{sockets}'", "start")
     except subprocess.CalledProcessError as error:
-        # A process that was killed here may have left a server that is still starting.
-        if not _answers_soon(folder):
-            tail = log.read_text(errors="replace")[-1500:] if log.exists() else error.output
-            message = f"The embedded PostgreSQL in {pgdata} does not start. The end of what it says:\n{tail}"
-            raise SettingsError(message, code="embedded_postgres_failed") from error
+        tail = log.read_text(errors="replace")[-1500:] if log.exists() else error.output
+        message = f"The embedded PostgreSQL in {pgdata} does not start. The end of what it says:\n{tail}"
+        raise SettingsError(message, code="embedded_postgres_failed") from error
 
 
 def stop(folder: Path) -> None:
@@ -143,8 +146,8 @@ def _socket_dir(folder: Path) -> Path:
 
 
 def _answers_soon(folder: Path) -> bool:
-    """Wait for a server that is starting or repairs itself, as far as its process lives."""
-    deadline = time.monotonic() + START_WAIT.total_seconds()
+    """Wait for a server that is starting, for as long as its process lives: one that was killed is still ending."""
+    deadline = time.monotonic() + LEFTOVER_WAIT.total_seconds()
     while time.monotonic() < deadline and _process_lives(folder):
         if answers(folder):
             return True

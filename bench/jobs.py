@@ -2,19 +2,17 @@
 
 import csv
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench import servers
 from bench.figure import Figure
-from db import embedded, migrate
 from domain.template import Template
 
 SMALL = 10_000
@@ -39,7 +37,7 @@ _SHAPES = (
 def run(quick: bool) -> Iterator[Figure]:  # noqa: FBT001  # the package's protocol
     """All figures of this bench."""
     yield _rendering()
-    with tempfile.TemporaryDirectory() as folder, _database(Path(folder) / "data"):
+    with tempfile.TemporaryDirectory() as folder, servers.postgres() as url, servers.environment(DATABASE_URL=url):
         yield from _importing(Path(folder), LARGE_QUICK if quick else LARGE)
 
 
@@ -99,21 +97,3 @@ def _row(number: int) -> list[str]:
     email = "dots..twice@example.com" if kind == 1 else f"p{person}@sub.example.co.uk"
     tags = "vip|lead" if number % 3 else ""
     return [phone, f"Zoë {number}", email, tags, "Fraser, Brown and Hill", "Sasso Morelli", f"E-{number}"]
-
-
-@contextmanager
-def _database(folder: Path) -> Iterator[None]:
-    """A migrated server of our own, to which DATABASE_URL points for our child processes."""
-    url = embedded.ensure_running(folder)
-    try:
-        migrate.migrate(url)
-        before = os.environ.get("DATABASE_URL")
-        os.environ["DATABASE_URL"] = url
-        try:
-            yield
-        finally:
-            os.environ.pop("DATABASE_URL")
-            if before is not None:
-                os.environ["DATABASE_URL"] = before
-    finally:
-        embedded.stop(folder)

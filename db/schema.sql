@@ -2,12 +2,627 @@
 
 CREATE SCHEMA dramatiq;
 
+CREATE TYPE dramatiq.claimed AS (
+	message_id uuid,
+	queue_name text,
+	priority smallint,
+	body bytea,
+	token bigint,
+	attempt integer,
+	lost integer,
+	available_at timestamp with time zone
+);
+
+CREATE TYPE dramatiq.ended AS (
+	group_id text,
+	callbacks jsonb
+);
+
 CREATE TYPE dramatiq.state AS ENUM (
     'queued',
     'consumed',
     'rejected',
     'done'
 );
+
+CREATE FUNCTION dramatiq.adopt_again() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    new.lease_token := null;
+    new.lease_expires_at := null;
+    new.available_at := clock_timestamp();
+    return new;
+end $$;
+
+CREATE FUNCTION dramatiq.adopt_delayed() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    new.queue_name := left(new.queue_name, -3);
+    new.message := jsonb_set(new.message, '{queue_name}', to_jsonb(new.queue_name)) #- '{options,eta}';
+    return new;
+end $$;
+
+CREATE FUNCTION dramatiq.adopt_eta() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    new.available_at := to_timestamp((new.message -> 'options' ->> 'eta')::double precision / 1000);
+    return new;
+end $$;
+
+CREATE FUNCTION dramatiq.begin_wait(worker uuid, queues text[], bounds integer[], OUT is_ready boolean, OUT next_due_s double precision) RETURNS record
+    LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    -- Nothing is lost with this note, so it need not wait for the disk.
+    perform set_config('synchronous_commit', 'off', true);
+    insert into dramatiq.waiter
+    select worker, true, now(), coalesce(array_agg(name) filter (where most is not null), '{}')
+    from unnest(queues, bounds) as wanted (name, most)
+    on conflict (worker_id) do update set is_waiting = true, since = now(), blocked = excluded.blocked;
+    select * into is_ready, next_due_s from dramatiq.runnable(queues, bounds);
+end $$;
+
+CREATE FUNCTION dramatiq.cancel(ids uuid[]) RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+declare
+    found_ids uuid[];
+    ended dramatiq.ended[];
+begin
+    found_ids := array(
+        select message_id from dramatiq.queue
+        where message_id = any(ids) and state in ('queued', 'consumed') order by message_id for update
+    );
+    with gone as (
+        delete from dramatiq.queue where message_id = any(found_ids) and state = 'queued'
+        returning case when not group_left then group_id end as group_id, message
+    )
+    select array_agg(row(group_id, dramatiq.group_callbacks(message))::dramatiq.ended) into ended from gone;
+    update dramatiq.queue set cancel_requested = true where message_id = any(found_ids);
+    perform dramatiq.leave_groups(ended, null);
+    perform dramatiq.wake();
+    return cardinality(found_ids);
+end $$;
+
+CREATE FUNCTION dramatiq.claim(request text, queues text[], bounds integer[], room integer, lease interval) RETURNS SETOF dramatiq.claimed
+    LANGUAGE plpgsql
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET jit TO 'off'
+    AS $$
+declare
+    new_token bigint;
+    taken integer := 0;
+    got integer;
+    latest timestamptz;
+    names text[];
+    allowed integer[];
+begin
+    select token into new_token from dramatiq.claim where request_id = request;
+    if found then
+        return query
+            select q.message_id, q.queue_name, q.priority, coalesce(raw_message, convert_to(message::text, 'UTF8')),
+                q.lease_token, q.attempt, q.lost, q.available_at
+            from dramatiq.queue as q
+            where state = 'consumed' and queue_name = any(queues) and lease_token = new_token;
+        return;
+    end if;
+    if exists (select from dramatiq.paused_queue) then
+        select array_agg(name), array_agg(most) into queues, bounds
+        from unnest(queues, bounds) as wanted (name, most)
+        where name not in (select queue_name from dramatiq.paused_queue);
+    end if;
+    for level in 1..4 loop
+        select array_agg(open_name), array_agg(open_places) into names, allowed
+        from dramatiq.open_queues(level, queues, bounds, room - taken);
+        continue when names is null;
+        if new_token is null then
+            insert into dramatiq.claim (request_id) values (request) returning token into new_token;
+        end if;
+        latest := statement_timestamp();
+        if cardinality(names) > 1 then
+            -- The time of the last message that fits, over these queues; without it the first one named would win.
+            select max(available_at) into latest from (
+                select first.available_at from unnest(names, allowed) as open (name, most), lateral (
+                    select q.available_at from dramatiq.queue as q
+                    where state = 'queued' and queue_name = name and priority = level
+                        and q.available_at <= statement_timestamp()
+                    order by q.available_at
+                    limit most
+                ) as first
+                order by 1 limit room - taken
+            ) as fitting;
+        end if;
+        return query select * from dramatiq.lease(level, names, allowed, latest, room - taken, new_token, lease);
+        get diagnostics got = row_count;
+        taken := taken + got;
+        if taken < room and latest < statement_timestamp() then
+            -- Another claim has taken some of these in the meantime: look behind them.
+            select array_agg(open_name), array_agg(open_places) into names, allowed
+            from dramatiq.open_queues(level, queues, bounds, room - taken);
+            if names is not null then
+                return query select * from dramatiq.lease(
+                    level, names, allowed, statement_timestamp(), room - taken, new_token, lease);
+                get diagnostics got = row_count;
+                taken := taken + got;
+            end if;
+        end if;
+        exit when taken >= room;
+    end loop;
+end $$;
+
+CREATE FUNCTION dramatiq.depths(names text[]) RETURNS TABLE(queue text, waiting bigint, delayed bigint, leased bigint, dead bigint, paused boolean, oldest interval)
+    LANGUAGE sql STABLE
+    AS $$
+    with counted as (
+        select queue_name, count(*) filter (where available_at <= statement_timestamp()) as waiting,
+            count(*) filter (where available_at > statement_timestamp()) as delayed, 0 as leased, 0 as dead,
+            min(available_at) filter (where available_at <= statement_timestamp()) as oldest
+        from dramatiq.queue where state = 'queued' and (names is null or queue_name = any(names)) group by queue_name
+        union all
+        select queue_name, 0, 0, count(*), 0, null
+        from dramatiq.queue where state = 'consumed' and (names is null or queue_name = any(names)) group by queue_name
+        union all
+        select queue_name, 0, 0, 0, count(*), null
+        from dramatiq.queue where state = 'rejected' and (names is null or queue_name = any(names)) group by queue_name
+        union all
+        select name, 0, 0, 0, 0, null from unnest(names) as name
+    )
+    select queue_name, sum(waiting)::bigint, sum(delayed)::bigint, sum(leased)::bigint, sum(dead)::bigint,
+        queue_name in (select queue_name from dramatiq.paused_queue), statement_timestamp() - min(oldest)
+    from counted group by queue_name order by queue_name collate "C"
+$$;
+
+CREATE FUNCTION dramatiq.enqueue(ids uuid[], queues text[], priorities smallint[], bodies text[], delays double precision[], run_ats timestamp with time zone[], groups text[], raws bytea[], doubtful_s double precision) RETURNS integer
+    LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET jit TO 'off'
+    AS $$
+declare
+    stored integer;
+begin
+    insert into dramatiq.queue (message_id, queue_name, state, message, raw_message, priority, available_at, group_id)
+    select id, queue, 'queued', nullif(body, '')::jsonb, raw, least(greatest(priority, 1), 4),
+        coalesce(run_at, statement_timestamp() + make_interval(secs => coalesce(delay, 0)))
+            + nr * interval '1 microsecond',
+        group_id
+    from rows from (
+        unnest(ids), unnest(queues), unnest(priorities), unnest(bodies), unnest(delays), unnest(run_ats),
+        unnest(groups), unnest(raws), generate_series(0, cardinality(ids) - 1)
+    ) as new (id, queue, priority, body, delay, run_at, group_id, raw, nr)
+    where doubtful_s is null or not exists (
+        select from dramatiq.finished
+        where finished_at > now() - make_interval(secs => doubtful_s) and id = any(message_ids)
+    )
+    on conflict (message_id) do nothing;
+    get diagnostics stored = row_count;
+    perform dramatiq.wake();
+    return stored;
+end $$;
+
+CREATE FUNCTION dramatiq.finish(ids uuid[], tokens bigint[], groups text[], rich jsonb, follow jsonb, callbacks jsonb, OUT refused_ids uuid[], OUT refused_tokens bigint[]) RETURNS record
+    LANGUAGE plpgsql
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET jit TO 'off'
+    AS $$
+declare
+    applied_ids uuid[];
+    applied_tokens bigint[];
+    ended dramatiq.ended[];
+    rich_ids uuid[];
+    rich_tokens bigint[];
+    rich_ended dramatiq.ended[];
+    rich_freed text[];
+    freed text[];
+    arrived integer := 0;
+    again integer;
+begin
+    with gone as (
+        delete from dramatiq.queue as q
+        using rows from (unnest(ids), unnest(tokens), unnest(groups)) as f (id, token, group_id)
+        where message_id = f.id and lease_token = f.token and state = 'consumed'
+        returning message_id, lease_token, queue_name,
+            case when not group_left then coalesce(q.group_id, f.group_id) end as group_id, message
+    )
+    select coalesce(array_agg(message_id), '{}'), array_agg(lease_token), array_agg(distinct queue_name),
+        array_agg(row(group_id, dramatiq.group_callbacks(message))::dramatiq.ended) filter (where group_id is not null)
+    into applied_ids, applied_tokens, freed, ended
+    from gone;
+    if rich is not null then
+        select * from dramatiq.finish_rich(rich)
+        into rich_ids, rich_tokens, rich_ended, rich_freed, again;
+        applied_ids := applied_ids || rich_ids;
+        applied_tokens := applied_tokens || rich_tokens;
+        ended := ended || rich_ended;
+        freed := freed || rich_freed;
+        arrived := again;
+    end if;
+    if cardinality(applied_ids) > 0 then
+        insert into dramatiq.finished (token, message_ids)
+        select token, array_agg(id) from unnest(applied_ids, applied_tokens) as applied (id, token)
+        group by token;
+    end if;
+    if ended is not null then
+        arrived := arrived + dramatiq.leave_groups(ended, callbacks);
+    end if;
+    if follow is not null then
+        arrived := arrived + dramatiq.store((
+            select coalesce(jsonb_agg(document order by nr), '[]')
+            from jsonb_each(follow) as f (id, documents),
+                jsonb_array_elements(documents) with ordinality as d (document, nr)
+            where f.id::uuid = any(applied_ids)
+        ));
+    end if;
+    if cardinality(applied_ids) < cardinality(ids) + coalesce(jsonb_array_length(rich), 0) then
+        select array_agg(f.id), array_agg(f.token) into refused_ids, refused_tokens
+        from (
+            select id, token from unnest(ids, tokens) as f (id, token)
+            union all
+            select i, t from jsonb_to_recordset(rich) as f (i uuid, t bigint)
+        ) as f
+        where not exists (
+            select from dramatiq.finished where finished.token = f.token and f.id = any(message_ids)
+        );
+    end if;
+    perform dramatiq.wake(case when arrived = 0 then freed end);
+end $$;
+
+CREATE FUNCTION dramatiq.finish_rich(rich jsonb, OUT ids uuid[], OUT tokens bigint[], OUT ended dramatiq.ended[], OUT freed text[], OUT again integer) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+declare
+    dispositions text[];
+begin
+    -- What was asked to stop does not run again.
+    select array_agg(message_id), array_agg(lease_token), array_agg(distinct queue_name), array_agg(disposition),
+        array_agg(row(group_id, dramatiq.group_callbacks(message))::dramatiq.ended)
+            filter (where group_id is not null and disposition <> 'again')
+    into ids, tokens, freed, dispositions, ended
+    from (
+        select q.message_id, q.lease_token, q.queue_name, q.message,
+            case when d in ('retry', 'reschedule') then case when cancel_requested then 'gone' else 'again' end
+                when d = 'dead' then 'dead'
+                when d = 'done' and (f.result is not null or f.raw is not null) then 'kept'
+                else 'gone' end as disposition,
+            case when not group_left then coalesce(q.group_id, f.g) end as group_id
+        from jsonb_to_recordset(rich) as f (i uuid, t bigint, d text, g text, result text, raw text)
+        join dramatiq.queue as q on message_id = i and lease_token = t and state = 'consumed'
+        order by message_id
+        for update of q
+    ) as held;
+    again := (select count(*) from unnest(dispositions) as d where d = 'again');
+    delete from dramatiq.queue
+    where message_id in (select id from unnest(ids, dispositions) as h (id, d) where d = 'gone');
+    update dramatiq.queue as q
+    set state = case h.d when 'again' then 'queued' when 'dead' then 'rejected' else 'done' end::dramatiq.state,
+        mtime = now(),
+        lease_token = null,
+        lease_expires_at = null,
+        attempt = case when f.d = 'reschedule' then attempt - 1 else attempt end,
+        available_at = case h.d when 'again' then coalesce(
+            f.run_at, statement_timestamp() + make_interval(secs => coalesce(f.delay, 0))) else available_at end,
+        code = f.code,
+        error = f.error,
+        group_left = group_left or h.d <> 'again',
+        result = f.result::jsonb,
+        raw_result = decode(f.raw, 'base64'),
+        result_ttl = case when f.ttl is not null then statement_timestamp() + make_interval(secs => f.ttl) end
+    from unnest(ids, tokens, dispositions) as h (id, token, d),
+        jsonb_to_recordset(rich) as f (
+            i uuid, t bigint, d text, delay double precision, run_at timestamptz, code text, error text, result text, raw text,
+            ttl double precision
+        )
+    where message_id = h.id and f.i = h.id and f.t = h.token and h.d <> 'gone';
+end $$;
+
+CREATE FUNCTION dramatiq.group_callbacks(message jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE
+    AS $$
+    select case when jsonb_typeof(message #> '{options,group_completion_callbacks}') = 'array'
+        then message #> '{options,group_completion_callbacks}' end
+$$;
+
+CREATE FUNCTION dramatiq.heartbeat(held_ids uuid[], held_tokens bigint[], lease interval, OUT lost uuid[], OUT cancelled uuid[]) RETURNS record
+    LANGUAGE plpgsql
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET jit TO 'off'
+    AS $$
+begin
+    -- A lease with nine tenths to go is left alone: heartbeats come often, and each renewal writes a row.
+    update dramatiq.queue set lease_expires_at = statement_timestamp() + lease
+    where message_id in (
+        select message_id
+        from unnest(held_ids, held_tokens) as h (id, token)
+        join dramatiq.queue on message_id = id and lease_token = token and state = 'consumed'
+        where lease_expires_at < statement_timestamp() + lease * 0.9
+        for update of queue skip locked
+    );
+    select array_agg(id) filter (where message_id is null), array_agg(id) filter (where cancel_requested)
+    into lost, cancelled
+    from unnest(held_ids, held_tokens) as h (id, token)
+    left join dramatiq.queue on message_id = id and lease_token = token and state = 'consumed';
+end $$;
+
+CREATE FUNCTION dramatiq.lease(level integer, queues text[], allowed integer[], latest timestamp with time zone, room integer, new_token bigint, lease interval) RETURNS SETOF dramatiq.claimed
+    LANGUAGE plpgsql
+    AS $$
+declare
+    places tid[];
+begin
+    if cardinality(queues) = 1 then
+        places := array(
+            select ctid from dramatiq.queue
+            where state = 'queued' and queue_name = queues[1] and priority = level and available_at <= latest
+            order by available_at
+            limit least(room, allowed[1]) for update skip locked
+        );
+    else
+        places := array(
+            select place from unnest(queues, allowed) as open (name, most), lateral (
+                select ctid as place from dramatiq.queue
+                where state = 'queued' and queue_name = name and priority = level and available_at <= latest
+                order by available_at
+                limit least(room, most) for update skip locked
+            ) as first
+            limit room
+        );
+    end if;
+    return query
+        update dramatiq.queue as q
+        set state = 'consumed', attempt = q.attempt + 1, lease_token = new_token,
+            lease_expires_at = statement_timestamp() + lease
+        where ctid = any(places)
+        returning q.message_id, q.queue_name, q.priority, coalesce(raw_message, convert_to(message::text, 'UTF8')),
+            q.lease_token, q.attempt, q.lost, q.available_at;
+end $$;
+
+CREATE FUNCTION dramatiq.leave_groups(ended dramatiq.ended[], callbacks jsonb) RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+declare
+    group_of_all record;
+    still integer;
+    stored integer := 0;
+begin
+    for group_of_all in
+        select group_id, count(*) as gone, (array_agg(e.callbacks) filter (where e.callbacks is not null))[1] as named
+        from unnest(ended) as e where group_id is not null group by group_id order by group_id
+    loop
+        update dramatiq.message_group set remaining = remaining - group_of_all.gone
+        where group_id = group_of_all.group_id returning remaining into still;
+        continue when not found or still > 0;
+        delete from dramatiq.message_group where group_id = group_of_all.group_id;
+        stored := stored + dramatiq.store(coalesce(callbacks -> group_of_all.group_id, (
+            select jsonb_agg(jsonb_build_object(
+                'i', c ->> 'message_id',
+                'q', c ->> 'queue_name',
+                'p', case when jsonb_typeof(c #> '{options,priority}') = 'number' then c #> '{options,priority}'
+                     else '3' end,
+                'm', c::text,
+                'g', c #>> '{options,group_completion_uuid}'
+            ))
+            from jsonb_array_elements(group_of_all.named) as c
+        ), '[]'));
+    end loop;
+    return stored;
+end $$;
+
+CREATE FUNCTION dramatiq.open_queues(level integer, queues text[], bounds integer[], room integer) RETURNS TABLE(open_name text, open_places integer)
+    LANGUAGE plpgsql
+    AS $$
+declare
+    bound integer;
+begin
+    for open_name, bound in
+        select name, most from unnest(queues, bounds) as wanted (name, most)
+        where exists (
+            select from dramatiq.queue
+            where state = 'queued' and queue_name = name and priority = level and available_at <= statement_timestamp()
+        )
+        order by name
+    loop
+        open_places := room;
+        if bound is not null then
+            -- One claim at a time on a bounded queue, or two would count the same leases.
+            perform pg_advisory_xact_lock(hashtextextended('dramatiq.queue ' || open_name, 0));
+            select least(room, bound - count(*)) into open_places
+            from dramatiq.queue where state = 'consumed' and queue_name = open_name;
+        end if;
+        if open_places > 0 then
+            return next;
+        end if;
+    end loop;
+end $$;
+
+CREATE FUNCTION dramatiq.purge(name text) RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+declare
+    ended dramatiq.ended[];
+    purged integer;
+begin
+    with gone as (
+        delete from dramatiq.queue where ctid = any(array(
+            select ctid from dramatiq.queue
+            where queue_name = name and state in ('queued', 'rejected') for update skip locked
+        ))
+        returning case when not group_left then group_id end as group_id, message
+    )
+    select count(*),
+        array_agg(row(group_id, dramatiq.group_callbacks(message))::dramatiq.ended) filter (where group_id is not null)
+    into purged, ended from gone;
+    perform dramatiq.leave_groups(ended, null);
+    perform dramatiq.wake();
+    return purged;
+end $$;
+
+CREATE FUNCTION dramatiq.reap(max_lost integer) RETURNS integer
+    LANGUAGE plpgsql
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+    expired uuid[];
+    ended dramatiq.ended[];
+begin
+    expired := array(
+        select message_id from dramatiq.queue
+        where state = 'consumed' and lease_expires_at < statement_timestamp()
+        for update skip locked
+    );
+    if cardinality(expired) > 0 then
+        select array_agg(row(group_id, dramatiq.group_callbacks(message))::dramatiq.ended) into ended
+        from dramatiq.queue
+        where message_id = any(expired) and not group_left and group_id is not null
+            and (cancel_requested or lost + 1 >= max_lost);
+        delete from dramatiq.queue where message_id = any(expired) and cancel_requested;
+        update dramatiq.queue
+        set lost = lost + 1, lease_token = null, lease_expires_at = null,
+            state = case when lost + 1 >= max_lost then 'rejected' else 'queued' end::dramatiq.state,
+            mtime = now(),
+            group_left = group_left or lost + 1 >= max_lost,
+            code = case when lost + 1 >= max_lost then 'crashed' else code end,
+            error = case when lost + 1 >= max_lost
+                then format('%s workers were lost while they ran this message.', lost + 1) else error end
+        where message_id = any(expired);
+        perform dramatiq.leave_groups(ended, null);
+        perform dramatiq.wake();
+    end if;
+    delete from dramatiq.queue where state = 'done' and result_ttl < now();
+    delete from dramatiq.finished where finished_at < now() - interval '10 minutes';
+    delete from dramatiq.claim where claimed_at < now() - interval '1 day';
+    delete from dramatiq.counter where expires_at < now();
+    delete from dramatiq.waiter where since < now() - interval '10 minutes';
+    return cardinality(expired);
+end $$;
+
+CREATE FUNCTION dramatiq.release(held_ids uuid[], held_tokens bigint[]) RETURNS void
+    LANGUAGE plpgsql
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET jit TO 'off'
+    AS $$
+declare
+    held uuid[];
+    ended dramatiq.ended[];
+begin
+    select array_agg(message_id) into held from (
+        select message_id
+        from unnest(held_ids, held_tokens) as h (id, token)
+        join dramatiq.queue on message_id = id and lease_token = token and state = 'consumed'
+        order by message_id for update of queue
+    ) as locked;
+    with gone as (
+        delete from dramatiq.queue where message_id = any(held) and cancel_requested
+        returning case when not group_left then group_id end as group_id, message
+    )
+    select array_agg(row(group_id, dramatiq.group_callbacks(message))::dramatiq.ended) into ended from gone;
+    update dramatiq.queue
+    set state = 'queued', attempt = attempt - 1, lease_token = null, lease_expires_at = null
+    where message_id = any(held);
+    perform dramatiq.leave_groups(ended, null);
+    perform dramatiq.wake();
+end $$;
+
+CREATE FUNCTION dramatiq.requeue(ids uuid[]) RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+declare
+    requeued integer;
+begin
+    with dead as (
+        select message_id from dramatiq.queue
+        where message_id = any(ids) and state = 'rejected' order by message_id for update
+    ), numbered as (
+        select message_id, row_number() over () as nr from dead
+    )
+    update dramatiq.queue as q
+    set state = 'queued', attempt = 0, lost = 0, cancel_requested = false, code = null, error = null,
+        available_at = statement_timestamp() + nr * interval '1 microsecond'
+    from numbered where q.message_id = numbered.message_id;
+    get diagnostics requeued = row_count;
+    perform dramatiq.wake();
+    return requeued;
+end $$;
+
+CREATE FUNCTION dramatiq.runnable(queues text[], bounds integer[], OUT is_ready boolean, OUT next_due_s double precision) RETURNS record
+    LANGUAGE plpgsql
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET jit TO 'off'
+    AS $$
+declare
+    names text[];
+begin
+    if queues is null then
+        select array_agg(distinct queue_name) into queues from dramatiq.queue where state = 'queued';
+    end if;
+    select array_agg(name) into names
+    from unnest(queues, bounds) as wanted (name, most)
+    where name not in (select queue_name from dramatiq.paused_queue) and (most is null or most > (
+        select count(*) from dramatiq.queue where state = 'consumed' and queue_name = name
+    ));
+    is_ready := exists (
+        select from unnest(names) as name, generate_series(1, 4) as level, lateral (
+            select from dramatiq.queue
+            where state = 'queued' and queue_name = name and priority = level and available_at <= statement_timestamp()
+            limit 1
+        ) as due
+    );
+    select extract(epoch from min(due.available_at) - statement_timestamp()) into next_due_s
+    from unnest(names) as name, generate_series(1, 4) as level, lateral (
+        select available_at from dramatiq.queue
+        where state = 'queued' and queue_name = name and priority = level and available_at > statement_timestamp()
+        order by available_at limit 1
+    ) as due;
+end $$;
+
+CREATE FUNCTION dramatiq.store(documents jsonb) RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+declare
+    stored integer;
+begin
+    insert into dramatiq.queue (message_id, queue_name, state, message, raw_message, priority, available_at, group_id)
+    select i, q, 'queued', m::jsonb, decode(r, 'base64'), least(greatest(p, 1), 4),
+        coalesce(run_at, statement_timestamp() + make_interval(secs => coalesce(delay, 0)))
+            + (row_number() over () - 1) * interval '1 microsecond',
+        g
+    from jsonb_to_recordset(documents) as new (
+        i uuid, q text, p integer, m text, r text, delay double precision, run_at timestamptz, g text
+    )
+    on conflict (message_id) do nothing;
+    get diagnostics stored = row_count;
+    return stored;
+end $$;
+
+CREATE FUNCTION dramatiq.wake(freed text[] DEFAULT NULL::text[]) RETURNS void
+    LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    if exists (select from dramatiq.waiter where is_waiting and (freed is null or blocked && freed)) then
+        update dramatiq.waiter set is_waiting = false
+        where worker_id in (
+            select worker_id from dramatiq.waiter
+            where is_waiting and (freed is null or blocked && freed)
+            for update skip locked
+        );
+        perform pg_notify('dramatiq.wake', '');
+    end if;
+end $$;
 
 CREATE FUNCTION public.count_deliveries() RETURNS trigger
     LANGUAGE plpgsql
@@ -52,6 +667,43 @@ begin
     return null;
 end $$;
 
+CREATE TABLE dramatiq.claim (
+    request_id text NOT NULL,
+    token bigint NOT NULL,
+    claimed_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+ALTER TABLE dramatiq.claim ALTER COLUMN token ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME dramatiq.claim_token_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE dramatiq.counter (
+    key text NOT NULL,
+    value bigint NOT NULL,
+    expires_at timestamp with time zone NOT NULL
+)
+WITH (fillfactor='50');
+
+CREATE TABLE dramatiq.finished (
+    token bigint NOT NULL,
+    message_ids uuid[] NOT NULL,
+    finished_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE dramatiq.message_group (
+    group_id text NOT NULL,
+    remaining integer NOT NULL
+);
+
+CREATE TABLE dramatiq.paused_queue (
+    queue_name text NOT NULL
+);
+
 CREATE TABLE dramatiq.queue (
     message_id uuid NOT NULL,
     queue_name text DEFAULT 'default'::text NOT NULL,
@@ -59,8 +711,37 @@ CREATE TABLE dramatiq.queue (
     mtime timestamp with time zone DEFAULT now(),
     message jsonb,
     result jsonb,
-    result_ttl timestamp with time zone
-);
+    result_ttl timestamp with time zone,
+    available_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    lease_expires_at timestamp with time zone,
+    lease_token bigint,
+    attempt integer DEFAULT 0 NOT NULL,
+    lost integer DEFAULT 0 NOT NULL,
+    priority smallint DEFAULT 3 NOT NULL,
+    cancel_requested boolean DEFAULT false NOT NULL,
+    group_left boolean DEFAULT false NOT NULL,
+    group_id text,
+    code text,
+    error text,
+    raw_message bytea,
+    raw_result bytea,
+    CONSTRAINT queue_priority_check CHECK (((priority >= 1) AND (priority <= 4)))
+)
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='5000', autovacuum_vacuum_cost_delay='0', autovacuum_vacuum_insert_scale_factor='0.2', autovacuum_analyze_scale_factor='0.2');
+
+CREATE TABLE dramatiq.rate_limit (
+    key text NOT NULL,
+    next_slot double precision NOT NULL
+)
+WITH (fillfactor='50');
+
+CREATE UNLOGGED TABLE dramatiq.waiter (
+    worker_id uuid NOT NULL,
+    is_waiting boolean NOT NULL,
+    since timestamp with time zone NOT NULL,
+    blocked text[] NOT NULL
+)
+WITH (fillfactor='50');
 
 CREATE TABLE public.campaign_counts (
     campaign_id uuid NOT NULL,
@@ -239,7 +920,7 @@ CREATE TABLE public.senders (
     channel text DEFAULT 'whatsapp'::text NOT NULL,
     provider_id text NOT NULL,
     name text DEFAULT ''::text NOT NULL,
-    rate numeric DEFAULT 12.5 NOT NULL,
+    rate numeric DEFAULT 12.5,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT senders_channel_check CHECK ((channel = 'whatsapp'::text)),
     CONSTRAINT senders_provider_id_check CHECK ((provider_id <> ''::text)),
@@ -271,8 +952,26 @@ CREATE TABLE public.users (
     CONSTRAINT users_role_check CHECK ((role = ANY (ARRAY['platform_admin'::text, 'company_admin'::text, 'agent'::text, 'viewer'::text])))
 );
 
+ALTER TABLE ONLY dramatiq.claim
+    ADD CONSTRAINT claim_pkey PRIMARY KEY (request_id);
+
+ALTER TABLE ONLY dramatiq.counter
+    ADD CONSTRAINT counter_pkey PRIMARY KEY (key);
+
+ALTER TABLE ONLY dramatiq.message_group
+    ADD CONSTRAINT message_group_pkey PRIMARY KEY (group_id);
+
+ALTER TABLE ONLY dramatiq.paused_queue
+    ADD CONSTRAINT paused_queue_pkey PRIMARY KEY (queue_name);
+
 ALTER TABLE ONLY dramatiq.queue
     ADD CONSTRAINT queue_pkey PRIMARY KEY (message_id);
+
+ALTER TABLE ONLY dramatiq.rate_limit
+    ADD CONSTRAINT rate_limit_pkey PRIMARY KEY (key);
+
+ALTER TABLE ONLY dramatiq.waiter
+    ADD CONSTRAINT waiter_pkey PRIMARY KEY (worker_id);
 
 ALTER TABLE ONLY public.campaign_counts
     ADD CONSTRAINT campaign_counts_pkey PRIMARY KEY (campaign_id);
@@ -328,7 +1027,23 @@ ALTER TABLE ONLY public.users
 ALTER TABLE ONLY public.users
     ADD CONSTRAINT users_pkey PRIMARY KEY (id);
 
-CREATE INDEX queue_state_mtime ON dramatiq.queue USING btree (state, mtime);
+CREATE INDEX claim_age ON dramatiq.claim USING btree (claimed_at);
+
+CREATE INDEX counter_age ON dramatiq.counter USING btree (expires_at);
+
+CREATE INDEX finished_age ON dramatiq.finished USING btree (finished_at);
+
+CREATE INDEX finished_token ON dramatiq.finished USING btree (token);
+
+CREATE INDEX queue_dead ON dramatiq.queue USING btree (queue_name, mtime) WHERE (state = 'rejected'::dramatiq.state);
+
+CREATE INDEX queue_leased ON dramatiq.queue USING btree (queue_name, lease_expires_at) WHERE (state = 'consumed'::dramatiq.state);
+
+CREATE INDEX queue_results ON dramatiq.queue USING btree (result_ttl) WHERE (state = 'done'::dramatiq.state);
+
+CREATE INDEX queue_state_mtime ON dramatiq.queue USING btree (state, mtime) WHERE (state = ANY (ARRAY['done'::dramatiq.state, 'rejected'::dramatiq.state]));
+
+CREATE INDEX queue_waiting ON dramatiq.queue USING btree (queue_name, priority, available_at) WHERE (state = 'queued'::dramatiq.state);
 
 CREATE INDEX campaigns_of_organization ON public.campaigns USING btree (organization_id, created_at DESC);
 
@@ -363,6 +1078,12 @@ CREATE INDEX job_logs_of_job ON public.job_logs USING btree (job_id, created_at)
 CREATE INDEX jobs_open ON public.jobs USING btree (queue, status) WHERE (completed_at IS NULL);
 
 CREATE INDEX jobs_recent ON public.jobs USING btree (organization_id, created_at DESC);
+
+CREATE TRIGGER adopt_1_again BEFORE UPDATE OF queue_name ON dramatiq.queue FOR EACH ROW WHEN ((new.state = 'queued'::dramatiq.state)) EXECUTE FUNCTION dramatiq.adopt_again();
+
+CREATE TRIGGER adopt_2_eta BEFORE INSERT OR UPDATE OF queue_name ON dramatiq.queue FOR EACH ROW WHEN (((new.queue_name ~~ '%.DQ'::text) AND (((new.message -> 'options'::text) ->> 'eta'::text) ~ '^[0-9]+$'::text))) EXECUTE FUNCTION dramatiq.adopt_eta();
+
+CREATE TRIGGER adopt_3_delayed BEFORE INSERT OR UPDATE OF queue_name ON dramatiq.queue FOR EACH ROW WHEN ((new.queue_name ~~ '%.DQ'::text)) EXECUTE FUNCTION dramatiq.adopt_delayed();
 
 CREATE TRIGGER deliveries_inserted AFTER INSERT ON public.deliveries REFERENCING NEW TABLE AS after_rows FOR EACH STATEMENT EXECUTE FUNCTION public.count_deliveries();
 

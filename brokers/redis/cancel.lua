@@ -1,4 +1,5 @@
 -- flags: allow-oom
+-- parts: line ends
 -- Removes messages that wait and asks those that run to stop.
 --
 -- ARGV  message ids

@@ -1,4 +1,5 @@
 -- flags: no-writes
+-- parts:
 -- Counts some of the dead letters of a queue by actor and cause.
 --
 -- ARGV[1]  queue

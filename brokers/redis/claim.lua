@@ -1,4 +1,5 @@
 -- flags: allow-oom
+-- parts: line
 -- Leases messages of several queues, by priority, then order. Repeated with the same request, it returns the same ones.
 --
 -- ARGV[1]  request id
@@ -7,15 +8,15 @@
 -- ARGV[4]  longest reply in bytes; the first message is always returned
 -- ARGV[5...]  pairs: queue, most leases of it at once (- for no bound)
 -- Returns {header, bodies, ticks until the next delayed message is due or -1}; the header has for each message:
--- id queue priority token attempt lost order length
+-- id token attempt queue group priority order lost cancel length
 local PROMOTE = 500
 local REQUEST_MS = 120000
 local request, room, lease, max_bytes = 'claim:' .. ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local header, bodies = {}, {}
 
-local function add(id, m, body)
-  header[#header + 1] = id .. ' ' .. m.queue .. ' ' .. m.priority .. ' ' .. m.token .. ' ' .. m.attempt .. ' '
-    .. m.lost .. ' ' .. m.order .. ' ' .. #body
+-- `rest` is the end of the message's meta: queue group priority order lost cancel
+local function add(id, token, attempt, rest, body)
+  header[#header + 1] = id .. ' ' .. token .. ' ' .. attempt .. ' ' .. rest .. ' ' .. #body
   bodies[#bodies + 1] = body
 end
 
@@ -30,18 +31,18 @@ if first then
   for i = 5, #ARGV, 2 do
     local ids = call('ZRANGE', NS .. 'leased:' .. ARGV[i], 0, -1)
     for n, text in ipairs(get_many(NS .. 'meta', ids)) do
-      local m = text and unpack_meta(text)
-      if m and tonumber(m.token) >= first and tonumber(m.token) <= last then
-        m.id = ids[n]
-        ours[#ours + 1] = m
+      local token, attempt, rest = string.match(text or '', '^l (%d+) (%d+) (.*)$')
+      token = tonumber(token)
+      if token and token >= first and token <= last then
+        ours[#ours + 1] = { id = ids[n], token = token, attempt = attempt, rest = rest }
       end
     end
   end
   table.sort(ours, function(one, other)
-    return tonumber(one.token) < tonumber(other.token)
+    return one.token < other.token
   end)
   for _, m in ipairs(ours) do
-    add(m.id, m, call('HGET', NS .. 'body', m.id) or '')
+    add(m.id, integer(m.token), m.attempt, m.rest, call('HGET', NS .. 'body', m.id) or '')
   end
   return reply(-1)
 end
@@ -140,14 +141,15 @@ if #ids > 0 then
     local cursor = owners[n]
     cursor.taken[#cursor.taken + 1] = id
     if metas[n] then
-      local m = unpack_meta(metas[n])
       token = token + 1
-      m.state, m.token, m.attempt = 'l', integer(token), tonumber(m.attempt) + 1
+      local attempt, rest = string.match(metas[n], '^w 0 (%d+) (.*)$')
+      local name = integer(token)
+      attempt = attempt + 1
       changes[#changes + 1] = id
-      changes[#changes + 1] = pack(m)
+      changes[#changes + 1] = 'l ' .. name .. ' ' .. attempt .. ' ' .. rest
       cursor.leases[#cursor.leases + 1] = now + lease
       cursor.leases[#cursor.leases + 1] = id
-      add(id, m, body)
+      add(id, name, attempt, rest, body)
     end
   end
   call_many('HSET', NS .. 'meta', changes)

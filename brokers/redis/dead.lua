@@ -1,4 +1,5 @@
 -- flags: no-writes
+-- parts:
 -- The newest dead letters of a queue, newest first.
 --
 -- ARGV[1]  queue

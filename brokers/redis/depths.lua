@@ -1,4 +1,5 @@
 -- flags: no-writes
+-- parts:
 -- The state of queues.
 --
 -- ARGV  queues; all that were ever used when there are none

@@ -1,4 +1,4 @@
-"""The engine that keeps messages in Redis or Valkey. Every step is one Lua script, see shared.lua for the keys."""
+"""The engine that keeps messages in Redis or Valkey. Every step is one Lua script, see base.lua for the keys."""
 
 import itertools
 import os

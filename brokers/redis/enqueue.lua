@@ -1,4 +1,5 @@
 -- flags:
+-- parts: line
 -- Stores messages, all or none: it does not begin when the server is out of memory.
 --
 -- ARGV[1]  header: count, then for each message: id queue priority when group length

@@ -1,4 +1,5 @@
 -- flags: allow-oom
+-- parts: line ends
 -- Applies what follows attempts: each one that holds the message's present token, and none twice.
 --
 -- ARGV[1]  header: count, then for each: id token how; how is d for DONE with nothing else, otherwise D done, R retry,
@@ -8,16 +9,16 @@
 -- Returns a text with 1 or 0 for each: applied (now or before), or not.
 local word, bytes = reader(ARGV[1], ARGV[2])
 local count = tonumber(word())
-local done, used, by_queue, ended = {}, {}, {}, {}
+local used, by_queue, ended = {}, {}, {}
 
 local function was_used(token)
   local number = tonumber(token)
   return used[token] or call('GETBIT', NS .. 'applied:' .. math.floor(number / BITS), number % BITS) == 1
 end
 
-local function unlease(id, m)
-  local ids = by_queue[m.queue] or {}
-  by_queue[m.queue] = ids
+local function unlease(id, queue)
+  local ids = by_queue[queue] or {}
+  by_queue[queue] = ids
   ids[#ids + 1] = id
 end
 
@@ -100,11 +101,15 @@ end
 
 local metas, answers = get_many(NS .. 'meta', ids), {}
 for n, f in ipairs(finishes) do
-  local m = metas[n] and not used[f.token] and unpack_meta(metas[n])
-  if m and m.state == 'l' and m.token == f.token then
-    used[f.token] = true
-    unlease(f.id, m)
-    apply(f, m)
+  local token, queue, group = string.match(metas[n] or '', '^l (%d+) %d+ (%S+) (%S+)')
+  if token == f.token and not used[token] then
+    used[token] = true
+    unlease(f.id, queue)
+    if f.how == 'd' and group == '-' then
+      ended[#ended + 1] = f.id
+    else
+      apply(f, unpack_meta(metas[n]))
+    end
     answers[n] = '1'
   else
     answers[n] = was_used(f.token) and '1' or '0'
@@ -119,14 +124,17 @@ for queue, leased in pairs(by_queue) do
     to_wake[queue] = true -- the place that became free
   end
 end
-local bits = {}
+local pages = {}
 for token in pairs(used) do
   local number = tonumber(token)
   local page = math.floor(number / BITS)
-  call('SETBIT', NS .. 'applied:' .. page, number % BITS, 1)
-  bits[page] = true
+  local bits = pages[page] or {}
+  pages[page] = bits
+  local at = #bits
+  bits[at + 1], bits[at + 2], bits[at + 3], bits[at + 4] = 'SET', 'u1', number % BITS, '1'
 end
-for page in pairs(bits) do
+for page, bits in pairs(pages) do
+  call_many('BITFIELD', NS .. 'applied:' .. page, bits)
   call('PEXPIRE', NS .. 'applied:' .. page, APPLIED_MS)
 end
 commit()

@@ -1,4 +1,5 @@
 -- flags: allow-oom
+-- parts:
 -- Renews leases.
 --
 -- ARGV[1]  lease in ticks

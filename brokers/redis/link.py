@@ -1,7 +1,9 @@
 """Connections to a Redis server, and what to do when it does not answer."""
 
+import os
 import random
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -59,8 +61,10 @@ class Link:
         self.tag = "{" + namespace + "}"
         self.address = _address(url)
         self.server: dict[str, Any] | None = None
+        self._pid = os.getpid()
+        self._idle: deque[ConnectionInterface] = deque()
         # RESP2, because replies differ between protocols and redis-py's default has changed.
-        self._pool = redis.ConnectionPool.from_url(
+        self._factory = redis.ConnectionPool.from_url(
             url,
             protocol=2,
             retry=Retry(NoBackoff(), 0),
@@ -107,40 +111,51 @@ class Link:
                 # It may hang: trying on would make the caller wait for a multiple of the timeout.
                 raise self.translate(error) from error
             except (redis.ConnectionError, OSError) as error:
-                self._pool.disconnect(inuse_connections=False)
+                self.close()
                 failure: Exception = error
             except MovedError as error:
                 self._follow(error)
                 failure = error
             except redis.RedisError as error:
                 if isinstance(error, ReadOnlyError):
-                    self._pool.disconnect(inuse_connections=False)  # a former master; its name may lead elsewhere now
+                    self.close()  # a former master; its name may lead elsewhere now
                 raise self.translate(error) from error
         raise self.translate(failure) from failure
 
     def _once(self, work: Callable[[ConnectionInterface], T]) -> T:
-        connection = self._pool.get_connection()
+        connection = self._borrow()
         try:
             if self.server is None:
                 self.server = check_server(lambda *words: self.exchange(connection, *words), self.address)
-            return work(connection)
+            answer = work(connection)
         except ResponseError:
+            self._idle.append(connection)
             raise
         except BaseException:
             connection.disconnect()  # its reply may still come, and must not answer another's command
             raise
-        finally:
-            self._pool.release(connection)
+        self._idle.append(connection)
+        return answer
+
+    def _borrow(self) -> ConnectionInterface:
+        """A connection that no one uses. A broken one shows when it is used: no need to ask the kernel, as pools do."""
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._idle.clear()  # the parent's
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._factory.make_connection()
 
     def _follow(self, moved: MovedError) -> None:
         """Turn to the cluster's node that has our slot: all our keys are in one."""
-        self._pool.disconnect(inuse_connections=False)
-        self._pool.connection_kwargs.update(host=moved.host, port=moved.port)
+        self.close()
+        self._factory.connection_kwargs.update(host=moved.host, port=moved.port)
         self.address = f"{moved.host}:{moved.port}"
 
     def connect(self) -> ConnectionInterface:
         """A connection outside the pool, for a thread that blocks on it; its owner closes it."""
-        connection = self._pool.make_connection()
+        connection = self._factory.make_connection()
         try:
             connection.connect()
         except (redis.RedisError, OSError) as error:
@@ -148,8 +163,12 @@ class Link:
         return connection
 
     def close(self) -> None:
-        """Close all connections; the next command opens new ones."""
-        self._pool.disconnect()
+        """Close the connections that are idle; the next command opens new ones."""
+        while self._idle:
+            try:
+                self._idle.pop().disconnect()
+            except IndexError:  # another thread took the last one
+                return
 
     def translate(self, error: Exception) -> Exception:
         """The error of ours for one of redis-py's; it names the server, never the password."""

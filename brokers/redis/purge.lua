@@ -1,4 +1,5 @@
 -- flags: allow-oom
+-- parts: line ends
 -- Removes some of the waiting, delayed and dead messages of a queue; their groups count them.
 --
 -- ARGV[1]  queue

@@ -1,4 +1,5 @@
 -- flags: allow-oom
+-- parts: line ends
 -- Takes expired leases back: to their places in line, or to the dead letters.
 --
 -- ARGV[1]  losses that make a message poison

@@ -1,4 +1,5 @@
 -- flags: allow-oom
+-- parts: line ends
 -- Hands leased messages back to their places in line; the attempts are not counted.
 --
 -- ARGV  pairs: id, token

@@ -1,4 +1,5 @@
 -- flags: allow-oom
+-- parts: line ends
 -- Takes messages out of the dead letters: back in line as if new, or for good.
 --
 -- ARGV[1]  requeue or discard

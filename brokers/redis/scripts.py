@@ -1,4 +1,4 @@
-"""The Lua scripts of this folder, each with `shared.lua` before it."""
+"""The Lua scripts of this folder, each with `base.lua` and the other parts that it names before it."""
 
 import hashlib
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from functools import cache
 from importlib.resources import files
 
 FLAGS_LINE = "-- flags:"
+PARTS_LINE = "-- parts:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +23,16 @@ def load(name: str) -> Script:
 
     Its first line states the flags of the server's script engine; a script without `allow-oom` is refused as a whole
     when the server is out of memory, one with it always runs to its end. Nothing stops half way.
+    Its second line names its parts: a script pays for each function defined before it.
     """
     folder = files("brokers.redis")
-    text = (folder / f"{name}.lua").read_text()
-    first_line, body = text.split("\n", 1)
-    flags = first_line.removeprefix(FLAGS_LINE).strip()
-    source = f"#!lua{f' flags={flags}' if flags else ''}\n{(folder / 'shared.lua').read_text()}\n{body}".encode()
+    flags_line, parts_line, body = (folder / f"{name}.lua").read_text().split("\n", 2)
+    flags = flags_line.removeprefix(FLAGS_LINE).strip()
+    parts = ["base", *parts_line.removeprefix(PARTS_LINE).split()]
+    texts = [
+        f"#!lua flags={flags}" if flags else "#!lua",
+        *((folder / f"{part}.lua").read_text() for part in parts),
+        body,
+    ]
+    source = "\n".join(texts).encode()
     return Script(source, hashlib.sha1(source, usedforsecurity=False).hexdigest().encode())

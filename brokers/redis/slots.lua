@@ -1,4 +1,5 @@
 -- flags: allow-oom
+-- parts:
 -- Reserves slots that several limits allow, or gives the last of them back. GCRA, several keys at once: slot after slot
 -- takes the earliest moment that every key allows, and every key moves on from there.
 --

@@ -1,4 +1,5 @@
 -- flags: allow-oom
+-- parts: line
 -- Pauses or resumes a queue.
 --
 -- ARGV[1]  pause or resume

@@ -14,7 +14,7 @@ from core.errors import PermanentError
 EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
 TICK = timedelta(microseconds=10)
 ENVELOPE_WORDS = 6
-CLAIM_WORDS = 8
+CLAIM_WORDS = 10
 NORMAL_PRIORITY = 3
 HOW = {
     Disposition.DONE: "D",
@@ -132,7 +132,7 @@ def unpack_claims(header: bytes, blob: bytes) -> list[Claim]:
     claims = []
     at = 0
     for i in range(0, len(words), CLAIM_WORDS):
-        message_id, queue, priority, token, attempt, lost, order, length = words[i : i + CLAIM_WORDS]
+        message_id, token, attempt, queue, _, priority, order, lost, _, length = words[i : i + CLAIM_WORDS]
         end = at + int(length)
         body = blob[at:end]
         at = end

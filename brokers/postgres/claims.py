@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from uuid import UUID
 
 from brokers.engine import Claim, ClaimRequest, Heartbeat, Held
 from brokers.postgres.arrays import plain_array, tokens_array
@@ -9,7 +10,7 @@ from brokers.postgres.connections import Connection
 
 CLAIM = (
     "select message_id::text, queue_name, priority, body, token, attempt, lost,"
-    " extract(epoch from available_at)::float8 from dramatiq.claim(%s, %s::text[], %s::int[], %s, %s)"
+    " extract(epoch from available_at)::float8 from dramatiq.claim(%s, %s::text[], %s::int[], %s, %s, %s)"
     " order by priority, available_at"
 )
 RELEASE = "select dramatiq.release(%s::uuid[], %s::bigint[])"
@@ -17,12 +18,13 @@ HEARTBEAT = "select lost::text[], cancelled::text[] from dramatiq.heartbeat(%s::
 REAP = "select dramatiq.reap(%s)"
 
 
-def claim(connection: Connection, request: ClaimRequest) -> list[Claim]:
-    """As `Engine.claim`."""
+def claim(connection: Connection, request: ClaimRequest, worker_id: UUID | None) -> list[Claim]:
+    """As `Engine.claim`; `worker_id` is this process if it noted that it waits."""
     if request.room <= 0 or not request.queues:
         return []
     bounds = ["null" if bound is None else bound for bound in request.queues.values()]
-    arguments = (request.request_id, list(request.queues), plain_array(bounds), request.room, request.lease)
+    queues = list(request.queues)
+    arguments = (request.request_id, queues, plain_array(bounds), request.room, request.lease, worker_id)
     rows = connection.cursor(binary=True).execute(CLAIM, arguments).fetchall()
     return [
         Claim(message_id, queue, priority, body, str(token), attempt, lost, order)

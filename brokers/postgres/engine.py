@@ -25,7 +25,7 @@ from brokers.engine import (
 )
 from brokers.postgres import claims, steering
 from brokers.postgres.connections import Connection, Connections
-from brokers.postgres.enqueue import Enqueuer, enqueue_within
+from brokers.postgres.enqueue import Enqueuer, check_bodies, enqueue_within
 from brokers.postgres.finishes import finish_many
 from brokers.postgres.slots import Slots
 from brokers.postgres.wakeup import Wakeup
@@ -50,20 +50,24 @@ class PostgresEngine(Engine):
     def __init__(self, url: str, *, transaction_pooling: bool = False) -> None:
         self._url = url
         self._connections = Connections(url, transaction_pooling=transaction_pooling)
-        self._enqueuer = Enqueuer(self._connections)
         self._slots = Slots()
-        self._wakeups: dict[int, Wakeup] = {}
+        self._processes: dict[int, _Process] = {}
 
     # Messages in
 
     def enqueue_many(self, envelopes: Sequence[Envelope]) -> int:
-        """As in `Engine`; inside `db.pool.transaction` of the same database, part of that transaction."""
+        """As in `Engine`; inside `db.pool.transaction` of the same database, part of that transaction.
+
+        Raises:
+            PermanentError: a body is longer than `capabilities.max_body_bytes`; nothing is stored.
+        """
         if not envelopes:
             return 0
+        check_bodies(envelopes, self.capabilities.max_body_bytes)
         outer = pool.current()
         if outer is not None and _same_database(outer, self._url):
             return enqueue_within(outer, envelopes)
-        return self._enqueuer.enqueue(envelopes)
+        return self._process.enqueuer.enqueue(envelopes)
 
     def create_group(self, group_id: str, size: int) -> None:
         """As in `Engine`."""
@@ -73,8 +77,11 @@ class PostgresEngine(Engine):
 
     def claim(self, request: ClaimRequest) -> list[Claim]:
         """As in `Engine`."""
-        self._wakeup.claiming(request.queues)
-        return self._run(claims.claim, request)
+        process = self._process
+        claimed = self._run(claims.claim, request, process.wakeup.claiming(request.queues))
+        if claimed:
+            process.wakeup.claimed()
+        return claimed
 
     def finish_many(self, finishes: Sequence[Finish]) -> list[bool]:
         """As in `Engine`; a finish is known as applied for ten minutes."""
@@ -94,11 +101,11 @@ class PostgresEngine(Engine):
 
     def wait(self, timeout: timedelta) -> bool:
         """As in `Engine`; messages of the queues that were claimed last."""
-        return self._wakeup.wait(timeout)
+        return self._process.wakeup.wait(timeout)
 
     def wake(self) -> None:
         """As in `Engine`."""
-        self._wakeup.wake()
+        self._process.wakeup.wake()
 
     # Steering
 
@@ -160,17 +167,24 @@ class PostgresEngine(Engine):
 
     def close(self) -> None:
         """As in `Engine`."""
-        self._wakeup.close()
+        self._process.wakeup.close()
         self._connections.close()
 
     @property
-    def _wakeup(self) -> Wakeup:
-        pid = os.getpid()
-        wakeup = self._wakeups.get(pid)
-        return wakeup if wakeup is not None else self._wakeups.setdefault(pid, Wakeup(self._connections))
+    def _process(self) -> "_Process":
+        process = self._processes.get(os.getpid())
+        return process or self._processes.setdefault(os.getpid(), _Process(self._connections))
 
     def _run(self, step: Callable[..., T], *arguments: object) -> T:
         return self._connections.run(lambda connection: step(connection, *arguments))
+
+
+class _Process:
+    """What a forked child must not share with its parent: locks, and who listens."""
+
+    def __init__(self, connections: Connections) -> None:
+        self.enqueuer = Enqueuer(connections)
+        self.wakeup = Wakeup(connections)
 
 
 def _ping(connection: Connection) -> timedelta:

@@ -10,7 +10,8 @@ from brokers.postgres.connections import Connection
 CREATE_GROUP = "insert into dramatiq.message_group values (%s, %s) on conflict do nothing"
 DEPTHS = "select * from dramatiq.depths(%s::text[])"
 PAUSE = "insert into dramatiq.paused_queue values (%s) on conflict do nothing"
-RESUME = "with gone as (delete from dramatiq.paused_queue where queue_name = %s) select dramatiq.wake()"
+RESUME = "delete from dramatiq.paused_queue where queue_name = %s"
+WAKE = "select dramatiq.wake(array[%s::text], 1)"
 CANCEL = "select dramatiq.cancel(%s::uuid[])"
 PURGE = "select dramatiq.purge(%s)"
 REQUEUE = "select dramatiq.requeue(%s::uuid[])"
@@ -54,6 +55,7 @@ def pause(connection: Connection, queue: str) -> None:
 def resume(connection: Connection, queue: str) -> None:
     """As `Engine.resume`."""
     connection.execute(RESUME, (queue,))
+    connection.execute(WAKE, (queue,))
 
 
 def cancel(connection: Connection, message_ids: Sequence[str]) -> int:

@@ -22,10 +22,11 @@ from core.errors import TransientError
 BEGIN_WAIT = "select is_ready, next_due_s from dramatiq.begin_wait(%s, %s::text[], %s::int[])"
 RUNNABLE = "select is_ready, next_due_s from dramatiq.runnable(%s::text[], %s::int[])"
 CHANNEL = "dramatiq.wake"
+"""Notified by transactions that also stored messages; each process has one of its own below it."""
 
 RENEW_S = 60.0
 """A note that somebody waits is written again after so long; `dramatiq.reap` removes those of ten minutes."""
-LOOK_AGAIN_S = (0.003, 0.05, 0.5)
+LOOK_AGAIN_S = (0.003, 0.03, 0.15)
 """After the note was written: who was just storing messages may not have seen it. Longer than commits take."""
 POLL_FROM_S = 0.02
 POLL_TO_S = 0.5
@@ -51,12 +52,17 @@ class Wakeup:
         self._next_due = float("inf")
         self._pipe = os.pipe()
 
-    def claiming(self, queues: Mapping[str, int | None]) -> None:
-        """A claim begins: what happened before is covered by it."""
+    def claiming(self, queues: Mapping[str, int | None]) -> uuid.UUID | None:
+        """A claim begins: what happened before is covered by it. Returns who noted that it waits, if it did."""
         self._seen.changes = self._changes
         if self._queues != queues:
             self._queues = dict(queues)
             self._noted_until = 0.0
+        return self._worker_id if self._noted_until else None
+
+    def claimed(self) -> None:
+        """A claim returned messages: the note is gone."""
+        self._noted_until = 0.0
 
     def wait(self, timeout: timedelta) -> bool:
         """As `Engine.wait`. A change since this thread's last claim began counts as one now.
@@ -168,7 +174,7 @@ class Wakeup:
         if connection is None or connection.closed:
             self._noted_until = 0.0
             connection = self._listener = self._connections.open()
-            connection.execute(sql.SQL("listen {}").format(sql.Identifier(CHANNEL)))
+            self._listen_to(connection, [CHANNEL, f"{CHANNEL}.{self._worker_id}"])
             self._listened = frozenset()
         # What stock producers of dramatiq-pg notify.
         wanted = frozenset(

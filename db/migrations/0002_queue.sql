@@ -71,12 +71,14 @@ create table dramatiq.finished (
 create index finished_token on dramatiq.finished (token);
 create index finished_age on dramatiq.finished (finished_at);
 
--- Processes that have nothing to do. Whoever stores messages wakes them, once: without any, nothing is notified.
+-- Processes that have nothing to do. Whoever stores messages wakes as many as needed; without any, nothing is notified.
 create unlogged table dramatiq.waiter (
     worker_id uuid primary key,
     is_waiting boolean not null,
     since timestamptz not null,
-    -- Queues that held messages but were at their bound.
+    -- What it waits for; null: messages of any queue.
+    queues text[],
+    -- Those of them with a bound on their leases.
     blocked text[] not null
 ) with (fillfactor = 50);
 

@@ -67,9 +67,10 @@ begin
 end $$;
 
 -- Leases up to `room` messages of the queues that are not paused: by priority, then by time over all queues. The rows
--- come in no order.
-create function dramatiq.claim(request text, queues text[], bounds integer[], room integer, lease interval)
-returns setof dramatiq.claimed language plpgsql
+-- come in no order. `worker` is the process if it noted that it waits.
+create function dramatiq.claim(
+    request text, queues text[], bounds integer[], room integer, lease interval, worker uuid
+) returns setof dramatiq.claimed language plpgsql
 set enable_seqscan = off set plan_cache_mode = force_generic_plan set jit = off as $$
 declare
     new_token bigint;
@@ -130,4 +131,11 @@ begin
         end if;
         exit when taken >= room;
     end loop;
+    if taken > 0 and worker is not null then
+        update dramatiq.waiter set is_waiting = false where worker_id = worker;
+    end if;
+    if taken >= room then
+        -- There may be more than this process can take.
+        perform dramatiq.wake(queues, 1);
+    end if;
 end $$;

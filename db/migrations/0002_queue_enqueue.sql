@@ -1,32 +1,37 @@
 -- Messages in: steps of the Postgres engine.
 
--- Wakes the processes that wait for messages, when this transaction commits; with `freed`, only those that may wait for
--- room in one of these queues. Misses a process that began to wait in this very moment; that one looks again by itself.
-create function dramatiq.wake(freed text[] default null) returns void language plpgsql
+-- Wakes up to `most` processes that wait for messages of `arrived`, or, with `freed`, for room in one of these queues,
+-- when this transaction commits. Misses a process that began to wait in this very moment; that one looks again itself.
+create function dramatiq.wake(arrived text[], most integer, freed text[] default '{}') returns void language plpgsql
 set plan_cache_mode = force_generic_plan as $$
+declare
+    woken_count integer;
 begin
-    if exists (select from dramatiq.waiter where is_waiting and (freed is null or blocked && freed)) then
-        update dramatiq.waiter set is_waiting = false
-        where worker_id in (
-            select worker_id from dramatiq.waiter
-            where is_waiting and (freed is null or blocked && freed)
-            for update skip locked
-        );
-        perform pg_notify('dramatiq.wake', '');
+    if exists (select from dramatiq.waiter where is_waiting) then
+        with woken as (
+            update dramatiq.waiter set is_waiting = false
+            where worker_id in (
+                select worker_id from dramatiq.waiter
+                where is_waiting and (coalesce(queues && arrived, true) or blocked && freed)
+                order by since desc limit most for update skip locked
+            )
+            returning worker_id
+        )
+        select count(pg_notify('dramatiq.wake.' || worker_id, '')) into woken_count from woken;
     end if;
 end $$;
 
 -- Stores messages; null arrays stand for no delays, times, groups, raw bodies have an empty one
--- beside them. With `doubtful_s`, not those that ended since: they are repeated because the reply was lost. Returns how
--- many were new.
+-- beside them. With `doubtful_s`, not those that ended since: they are repeated because the reply was lost. Returns
+-- those that were new, null if all were.
 create function dramatiq.enqueue(
     ids uuid[], queues text[], priorities smallint[], bodies text[], delays double precision[],
     run_ats timestamptz[], groups text[], raws bytea[], doubtful_s double precision
-) returns integer language plpgsql set plan_cache_mode = force_generic_plan set jit = off as $$
+) returns uuid[] language plpgsql set plan_cache_mode = force_generic_plan set jit = off as $$
 declare
-    stored integer;
+    stored uuid[];
 begin
-    insert into dramatiq.queue (message_id, queue_name, state, message, raw_message, priority, available_at, group_id)
+    with new as (insert into dramatiq.queue (message_id, queue_name, state, message, raw_message, priority, available_at, group_id)
     select id, queue, 'queued', nullif(body, '')::jsonb, raw, least(greatest(priority, 1), 4),
         coalesce(run_at, statement_timestamp() + make_interval(secs => coalesce(delay, 0)))
             + nr * interval '1 microsecond',
@@ -39,8 +44,11 @@ begin
         select from dramatiq.finished
         where finished_at > now() - make_interval(secs => doubtful_s) and id = any(message_ids)
     )
-    on conflict (message_id) do nothing;
-    get diagnostics stored = row_count;
-    perform dramatiq.wake();
-    return stored;
+    on conflict (message_id) do nothing
+    returning message_id)
+    select array_agg(message_id) into stored from new;
+    if stored is not null then
+        perform dramatiq.wake(queues, cardinality(stored));
+    end if;
+    return case when cardinality(stored) = cardinality(ids) then null else coalesce(stored, '{}') end;
 end $$;

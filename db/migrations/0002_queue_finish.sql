@@ -130,7 +130,7 @@ begin
             select from dramatiq.finished where finished.token = f.token and f.id = any(message_ids)
         );
     end if;
-    perform dramatiq.wake(case when arrived = 0 then freed end);
+    perform dramatiq.wake(case when arrived > 0 then null else '{}'::text[] end, greatest(arrived, 1), freed);
 end $$;
 
 -- The finishes that are more than done. `again`: how many wait once more.
@@ -205,7 +205,7 @@ begin
     set state = 'queued', attempt = attempt - 1, lease_token = null, lease_expires_at = null
     where message_id = any(held);
     perform dramatiq.leave_groups(ended, null);
-    perform dramatiq.wake();
+    perform dramatiq.wake(null, cardinality(held));
 end $$;
 
 -- Renews leases. Returns the messages that are no longer ours, and those asked to stop. A message that another step
@@ -222,7 +222,7 @@ begin
         select message_id
         from unnest(held_ids, held_tokens) as h (id, token)
         join dramatiq.queue on message_id = id and lease_token = token and state = 'consumed'
-        where lease_expires_at < statement_timestamp() + lease * 0.9
+        where lease_expires_at - statement_timestamp() not between lease * 0.9 and lease
         for update of queue skip locked
     );
     select array_agg(id) filter (where message_id is null), array_agg(id) filter (where cancel_requested)
@@ -260,7 +260,7 @@ begin
                 then format('%s workers were lost while they ran this message.', lost + 1) else error end
         where message_id = any(expired);
         perform dramatiq.leave_groups(ended, null);
-        perform dramatiq.wake();
+        perform dramatiq.wake(null, cardinality(expired));
     end if;
     delete from dramatiq.queue where state = 'done' and result_ttl < now();
     delete from dramatiq.finished where finished_at < now() - interval '10 minutes';

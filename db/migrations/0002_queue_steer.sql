@@ -1,6 +1,6 @@
 -- Watching and steering: steps of the Postgres engine.
 
--- State of the named queues, or, with null, of all that hold anything.
+-- State of the named queues, or, with null, of all that hold anything or are paused.
 create function dramatiq.depths(names text[]) returns table (
     queue text, waiting bigint, delayed bigint, leased bigint, dead bigint, paused boolean, oldest interval
 ) language sql stable as $$
@@ -17,6 +17,8 @@ create function dramatiq.depths(names text[]) returns table (
         from dramatiq.queue where state = 'rejected' and (names is null or queue_name = any(names)) group by queue_name
         union all
         select name, 0, 0, 0, 0, null from unnest(names) as name
+        union all
+        select queue_name, 0, 0, 0, 0, null from dramatiq.paused_queue where names is null
     )
     select queue_name, sum(waiting)::bigint, sum(delayed)::bigint, sum(leased)::bigint, sum(dead)::bigint,
         queue_name in (select queue_name from dramatiq.paused_queue), statement_timestamp() - min(oldest)
@@ -40,7 +42,7 @@ begin
     select array_agg(row(group_id, dramatiq.group_callbacks(message))::dramatiq.ended) into ended from gone;
     update dramatiq.queue set cancel_requested = true where message_id = any(found_ids);
     perform dramatiq.leave_groups(ended, null);
-    perform dramatiq.wake();
+    perform dramatiq.wake(null, cardinality(found_ids));
     return cardinality(found_ids);
 end $$;
 
@@ -61,7 +63,7 @@ begin
         array_agg(row(group_id, dramatiq.group_callbacks(message))::dramatiq.ended) filter (where group_id is not null)
     into purged, ended from gone;
     perform dramatiq.leave_groups(ended, null);
-    perform dramatiq.wake();
+    perform dramatiq.wake(null, purged);
     return purged;
 end $$;
 
@@ -81,7 +83,7 @@ begin
         available_at = statement_timestamp() + nr * interval '1 microsecond'
     from numbered where q.message_id = numbered.message_id;
     get diagnostics requeued = row_count;
-    perform dramatiq.wake();
+    perform dramatiq.wake(null, requeued);
     return requeued;
 end $$;
 
@@ -124,8 +126,9 @@ begin
     -- Nothing is lost with this note, so it need not wait for the disk.
     perform set_config('synchronous_commit', 'off', true);
     insert into dramatiq.waiter
-    select worker, true, now(), coalesce(array_agg(name) filter (where most is not null), '{}')
+    select worker, true, now(), queues, coalesce(array_agg(name) filter (where most is not null), '{}')
     from unnest(queues, bounds) as wanted (name, most)
-    on conflict (worker_id) do update set is_waiting = true, since = now(), blocked = excluded.blocked;
+    on conflict (worker_id) do update
+    set is_waiting = true, since = now(), queues = excluded.queues, blocked = excluded.blocked;
     select * into is_ready, next_due_s from dramatiq.runnable(queues, bounds);
 end $$;

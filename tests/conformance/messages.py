@@ -7,8 +7,11 @@ from datetime import timedelta
 from typing import Any
 
 from brokers.engine import Claim, ClaimRequest, Disposition, Engine, Envelope, Finish, Held
+from tests.conftest import wait_until
 
 LEASE = timedelta(seconds=30)
+SHORT = timedelta(milliseconds=20)
+"""A lease that expires soon; nobody but the test reaps."""
 QUEUE = "default"
 
 
@@ -23,7 +26,7 @@ def body_of(message_id: str, queue: str = QUEUE, actor: str = "work", **options:
 
 def message(queue: str = QUEUE, *, priority: int = 3, actor: str = "work", **fields: Any) -> Envelope:
     """A new message; `fields` are those of `Envelope`."""
-    message_id = fields.pop("message_id", None) or str(uuid.uuid4())
+    message_id = str(fields.pop("message_id", None) or uuid.uuid4())
     body = fields.pop("body", None) or body_of(message_id, queue, actor)
     return Envelope(message_id, queue, priority, body, **fields)
 
@@ -35,7 +38,10 @@ def messages(count: int, queue: str = QUEUE, **fields: Any) -> list[Envelope]:
 def member(group_id: str, callback: Envelope, **fields: Any) -> Envelope:
     """A message of a group, whose body names the group's callback as dramatiq's do."""
     message_id = str(uuid.uuid4())
-    options = {"group_completion_uuid": group_id, "group_completion_callbacks": [json.loads(callback.body)]}
+    options: dict[str, Any] = {
+        "group_completion_uuid": group_id,
+        "group_completion_callbacks": [json.loads(callback.body)],
+    }
     return message(message_id=message_id, group_id=group_id, body=body_of(message_id, **options), **fields)
 
 
@@ -53,10 +59,10 @@ def claim_one(engine: Engine, **fields: Any) -> Claim:
     return only
 
 
-def started(engine: Engine, **fields: Any) -> Claim:
+def started(engine: Engine, *, lease: timedelta = LEASE, **fields: Any) -> Claim:
     """A new message of the queue `default`, leased."""
     engine.enqueue_many([message(**fields)])
-    return claim_one(engine)
+    return claim_one(engine, lease=lease)
 
 
 def ended(claimed: Claim, disposition: Disposition = Disposition.DONE, **fields: Any) -> Finish:
@@ -76,6 +82,11 @@ def ids(items: Sequence[Envelope | Claim]) -> list[str]:
     return [item.message_id for item in items]
 
 
-def lose(engine: Engine, claimed: Claim) -> None:
-    """Let the lease of `claimed` run out at once; only `reap` is missing."""
-    engine.heartbeat(held([claimed]), timedelta())
+def reap_one(engine: Engine, *, max_lost: int = 3) -> None:
+    """Wait until the one lease that was `SHORT` has expired and is taken back."""
+    wait_until(lambda: engine.reap(max_lost=max_lost) == 1, "the lease did not expire")
+
+
+def keep(engine: Engine, *claims: Claim) -> None:
+    """Make short leases long."""
+    assert not engine.heartbeat(held(claims), LEASE).lost

@@ -7,16 +7,17 @@ import pytest
 from brokers.engine import Disposition
 from tests.conformance.messages import (
     LEASE,
+    SHORT,
     claim,
     claim_one,
     ended,
     finish,
     held,
     ids,
-    lose,
     message,
     messages,
     ms,
+    reap_one,
     request,
     started,
 )
@@ -89,10 +90,9 @@ def test_a_bound_holds_over_all_workers(make_engine):
 def test_the_place_of_a_killed_worker_comes_back(engine):
     """TRAPS 33."""
     engine.enqueue_many(messages(2, "bound"))
-    (lost,) = claim(engine, bound=1)
+    assert len(claim(engine, lease=SHORT, bound=1)) == 1
     assert claim(engine, bound=1) == []
-    lose(engine, lost)
-    wait_until(lambda: engine.reap(max_lost=3) == 1, "the lease did not expire")
+    reap_one(engine)
     assert len(claim(engine, bound=1)) == 1
 
 
@@ -121,10 +121,9 @@ def test_a_repeated_request_returns_the_same_messages(engine):
 @pytest.mark.clause("CLM-4", "FIN-3")
 def test_a_repeated_request_does_not_return_what_was_lost(engine):
     engine.enqueue_many(messages(1))
-    asked = request()
+    asked = request(lease=SHORT)
     (first,) = engine.claim(asked)
-    lose(engine, first)
-    wait_until(lambda: engine.reap(max_lost=3) == 1, "the lease did not expire")
+    reap_one(engine)
     again = claim_one(engine)
     assert again.token != first.token
     assert engine.claim(asked) == []
@@ -157,12 +156,11 @@ def test_no_message_is_claimed_twice_and_none_is_left(make_engine):
 @pytest.mark.parametrize(("how", "attempt"), [("retry", 2), ("reschedule", 1), ("release", 1), ("lost", 2)])
 def test_what_counts_as_an_attempt(engine, how, attempt):
     """TRAPS 5 and 34: being asked to wait is no failure."""
-    claimed = started(engine)
+    claimed = started(engine, lease=SHORT)
     if how == "release":
         engine.release_many(held([claimed]))
     elif how == "lost":
-        lose(engine, claimed)
-        wait_until(lambda: engine.reap(max_lost=3) == 1, "the lease did not expire")
+        reap_one(engine)
     else:
         finish(engine, claimed, Disposition(how))
     assert claim_one(engine).attempt == attempt
@@ -170,9 +168,8 @@ def test_what_counts_as_an_attempt(engine, how, attempt):
 
 @pytest.mark.clause("CLM-7")
 def test_losses_are_counted_and_outlive_a_retry(engine):
-    claimed = started(engine)
-    lose(engine, claimed)
-    wait_until(lambda: engine.reap(max_lost=3) == 1, "the lease did not expire")
+    started(engine, lease=SHORT)
+    reap_one(engine)
     again = claim_one(engine)
     assert again.lost == 1
     finish(engine, again, Disposition.RETRY)

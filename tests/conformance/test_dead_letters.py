@@ -1,8 +1,7 @@
 import pytest
 
 from brokers.engine import Disposition
-from tests.conformance.messages import claim, claim_one, finish, ids, lose, message, ms
-from tests.conftest import wait_until
+from tests.conformance.messages import SHORT, claim, claim_one, finish, ids, message, ms, reap_one
 
 
 def kill(engine, *, queue="default", actor="work", code="x"):
@@ -59,9 +58,8 @@ def test_counted_by_queue_actor_and_cause(engine):
 @pytest.mark.clause("DLQ-3")
 def test_requeued_they_begin_anew(engine):
     engine.enqueue_many([message()])
-    lost = claim_one(engine)
-    lose(engine, lost)
-    wait_until(lambda: engine.reap(max_lost=3) == 1, "the lease did not expire")
+    lost = claim_one(engine, lease=SHORT)
+    reap_one(engine)
     claimed = claim_one(engine)
     finish(engine, claimed, Disposition.DEAD)
     assert engine.requeue([claimed.message_id, message().message_id]) == 1

@@ -4,7 +4,20 @@ import pytest
 
 from brokers.engine import Disposition, Finish
 from core.clock import now
-from tests.conformance.messages import claim, claim_one, ended, finish, held, ids, lose, message, messages, ms, started
+from tests.conformance.messages import (
+    SHORT,
+    claim,
+    claim_one,
+    ended,
+    finish,
+    held,
+    ids,
+    message,
+    messages,
+    ms,
+    reap_one,
+    started,
+)
 from tests.conftest import wait_until
 
 ENDS = [Disposition.DONE, Disposition.CANCELLED]
@@ -61,9 +74,8 @@ def test_rescheduled_to_a_moment(engine):
 
 @pytest.mark.clause("FIN-3", "LSE-4")
 def test_an_older_token_changes_nothing(engine):
-    old = started(engine)
-    lose(engine, old)
-    wait_until(lambda: engine.reap(max_lost=9) == 1, "the lease did not expire")
+    old = started(engine, lease=SHORT)
+    reap_one(engine, max_lost=9)
     assert not finish(engine, old)
     assert engine.depths()[0].waiting == 1
     new = claim_one(engine)
@@ -135,9 +147,8 @@ def test_follow_ups_enter_with_the_finish(engine, disposition):
 
 @pytest.mark.clause("FIN-5")
 def test_no_follow_ups_of_an_older_token(engine):
-    old = started(engine)
-    lose(engine, old)
-    wait_until(lambda: engine.reap(max_lost=9) == 1, "the lease did not expire")
+    old = started(engine, lease=SHORT)
+    reap_one(engine, max_lost=9)
     assert not finish(engine, old, follow_ups=(message("next"),))
     assert engine.depths(["next"])[0].waiting == 0
 
@@ -194,9 +205,8 @@ def test_released_messages_stand_where_they_stood(engine):
 
 @pytest.mark.clause("REL-2", "LSE-4")
 def test_a_lost_lease_cannot_be_released(engine):
-    old = started(engine)
-    lose(engine, old)
-    wait_until(lambda: engine.reap(max_lost=9) == 1, "the lease did not expire")
+    old = started(engine, lease=SHORT)
+    reap_one(engine, max_lost=9)
     new = claim_one(engine)
     engine.release_many(held([old]))
     engine.release_many([])

@@ -4,8 +4,20 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from brokers.engine import Disposition
-from tests.conformance.messages import claim, claim_one, ended, finish, held, ids, lose, member, message, ms
-from tests.conftest import wait_until
+from tests.conformance.messages import (
+    SHORT,
+    claim,
+    claim_one,
+    ended,
+    finish,
+    held,
+    ids,
+    keep,
+    member,
+    message,
+    ms,
+    reap_one,
+)
 
 
 class Group:
@@ -75,9 +87,8 @@ def test_retries_and_losses_do_not_count(engine):
     group.end(first, Disposition.RETRY)
     first = claim_one(engine)
     group.end(first, Disposition.RESCHEDULE)
-    first = claim_one(engine)
-    lose(engine, first)
-    wait_until(lambda: engine.reap(max_lost=9) == 1, "the lease did not expire")
+    first = claim_one(engine, lease=SHORT)
+    reap_one(engine, max_lost=9)
     assert not group.end(first)
     engine.release_many(held([claim_one(engine)]))
     assert group.end(claim_one(engine))
@@ -102,12 +113,11 @@ def test_a_requeued_member_does_not_count_again(engine):
 @pytest.mark.parametrize("how", ["cancelled", "purged", "poison"])
 def test_the_last_member_ends_without_a_worker(engine, how):
     group = Group(engine, 3)
-    first, second, third = claim(engine)
+    first, second, third = claim(engine, lease=SHORT)
     group.end(first)
     group.end(second, Disposition.DEAD)
     if how == "poison":
-        lose(engine, third)
-        wait_until(lambda: engine.reap(max_lost=1) == 1, "the lease did not expire")
+        reap_one(engine, max_lost=1)
     else:
         engine.release_many(held([third]))
         assert (engine.cancel([third.message_id]) if how == "cancelled" else engine.purge("default")) >= 1
@@ -121,10 +131,10 @@ def test_the_last_member_ends_without_a_worker(engine, how):
 @pytest.mark.parametrize("how", ["cancelled", "purged", "poison"])
 def test_an_earlier_member_ends_without_a_worker(engine, how):
     group = Group(engine, 2)
-    first, second = claim(engine)
+    first, second = claim(engine, lease=SHORT)
+    keep(engine, second)
     if how == "poison":
-        lose(engine, first)
-        wait_until(lambda: engine.reap(max_lost=1) == 1, "the lease did not expire")
+        reap_one(engine, max_lost=1)
     else:
         engine.release_many(held([first]))
         assert (engine.cancel([first.message_id]) if how == "cancelled" else engine.purge("default")) == 1

@@ -5,7 +5,20 @@ from datetime import timedelta
 import pytest
 
 from brokers.engine import Disposition, QueueDepth
-from tests.conformance.messages import LEASE, claim, claim_one, finish, held, ids, lose, message, messages, ms, started
+from tests.conformance.messages import (
+    LEASE,
+    SHORT,
+    claim,
+    claim_one,
+    finish,
+    held,
+    ids,
+    message,
+    messages,
+    ms,
+    reap_one,
+    started,
+)
 from tests.conftest import wait_until
 
 
@@ -87,13 +100,12 @@ def test_what_was_asked_to_stop_may_be_done_all_the_same(engine):
 @pytest.mark.clause("CAN-3")
 @pytest.mark.parametrize("how", ["retry", "reschedule", "release", "lost"])
 def test_what_was_asked_to_stop_does_not_wait_again(engine, how):
-    claimed = started(engine)
+    claimed = started(engine, lease=SHORT)
     engine.cancel([claimed.message_id])
     if how == "release":
         engine.release_many(held([claimed]))
     elif how == "lost":
-        lose(engine, claimed)
-        wait_until(lambda: engine.reap(max_lost=3) == 1, "the lease did not expire")
+        reap_one(engine)
     else:
         assert finish(engine, claimed, Disposition(how))
     assert engine.depths() == []

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from brokers.engine import Disposition
-from tests.conformance.messages import claim, claim_one, finish, held, message, messages, ms
+from tests.conformance.messages import SHORT, claim, claim_one, finish, held, message, messages, ms, reap_one
 from tests.conftest import wait_until
 
 LONG = timedelta(seconds=20)
@@ -60,7 +60,7 @@ def test_without_a_reason_the_wait_ends_with_its_time(engine):
 def test_what_waits_again_ends_the_wait_of_another(make_engine, how):
     worker, other = make_engine(), make_engine()
     other.enqueue_many([message()])
-    claimed = claim_one(other)
+    claimed = claim_one(other, lease=SHORT)
     if how == "requeue":
         finish(other, claimed, Disposition.DEAD)
     quiet(worker)
@@ -71,8 +71,7 @@ def test_what_waits_again_ends_the_wait_of_another(make_engine, how):
         elif how == "release":
             other.release_many(held([claimed]))
         elif how == "reap":
-            other.heartbeat(held([claimed]), timedelta())
-            wait_until(lambda: other.reap(max_lost=3) == 1, "the lease did not expire")
+            reap_one(other)
         elif how == "requeue":
             other.requeue([claimed.message_id])
         else:
@@ -86,10 +85,7 @@ def test_a_delayed_message_ends_the_wait_when_it_is_due(engine):
     engine.enqueue_many([message(delay=ms(300))])
     idle(engine)
     begun = time.monotonic()
-    received: list[object] = []
-    while not received:
-        assert engine.wait(LONG)
-        received = claim(engine)
+    wait_until(lambda: engine.wait(LONG) and bool(claim(engine)), "the message did not come")
     assert 0.2 < time.monotonic() - begun < 1.5
 
 

@@ -141,6 +141,12 @@ class Leases:
                 log.warning("messages.finish_delayed", count=len(batch), error=str(error))
                 if self._stopped.wait(STORE_DOWN_PAUSE_S):
                     return [False] * len(batch)
+            except Exception:
+                # One finish that the store cannot take must not keep its neighbours; its own lease runs out.
+                if len(batch) > 1:
+                    return [applied for message in batch for applied in self._apply([message])]
+                log.exception("message.finish_failed", message_id=batch[0].message_id)
+                return [False]
 
     # The thread that keeps
 
@@ -154,6 +160,9 @@ class Leases:
                     self._reap()
             except TransientError as error:
                 log.warning("heartbeat.failed", held=len(self._held), error=str(error))
+            except Exception:
+                # Without this thread every lease of the process would run out.
+                log.exception("heartbeat.failed", held=len(self._held))
 
     def _beat(self) -> None:
         """Renew what has been held for a while; messages that come and go within a second never need it."""

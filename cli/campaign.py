@@ -44,7 +44,7 @@ def send(  # noqa: PLR0913 - a command's options are its arguments
         typer.Option(
             min=0.001,
             max=10_000,
-            help="The number's limit from now on, messages a second.",
+            help="The number's limit from now on, messages a second; a new number has WHATSAPP_RATE.",
             show_default="its last one",
         ),
     ] = None,
@@ -89,8 +89,6 @@ def send(  # noqa: PLR0913 - a command's options are its arguments
     if not watch:
         _tell_accepted(campaign_id, as_json=as_json)
         return
-    if not as_json:
-        console().print(f"Campaign {campaign_id}")
     _conclude(campaign_id, as_json=as_json)
 
 
@@ -151,6 +149,8 @@ def _tell_accepted(campaign_id: UUID, *, as_json: bool) -> None:
 
 def _conclude(campaign_id: UUID, *, as_json: bool) -> None:
     try:
+        if not as_json:
+            console().print(f"Campaign {campaign_id}")
         progress = campaign_view.follow(campaign_id, quiet=as_json)
     except KeyboardInterrupt:
         console().print(f"\nThe campaign goes on. Watch it again with: fanfare campaign watch {campaign_id}")

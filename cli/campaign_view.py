@@ -102,13 +102,7 @@ def campaigns_table(found: list[Progress]) -> Table:
 
 
 def _outcomes(progress: Progress) -> Table:
-    made = table(
-        f"Campaign {escape(progress.name)}: {_status(progress)}",
-        "Outcome",
-        "Recipients",
-        "%",
-        numbers=("Recipients", "%"),
-    )
+    made = table("Outcome", "Recipients", "%", numbers=("Recipients", "%"))
     for name, number in _by_outcome(progress.counts):
         made.add_row(
             name, count(number), f"{100 * number / progress.counts.total:.1f}" if progress.counts.total else ""

@@ -57,7 +57,7 @@ def show_campaign(ledger: Facts, simulator: Facts, recipients: int, sender: str)
 
 
 def _show_rate(worst: int, limit: float, refused: int) -> bool:
-    """Print the fullest second beside the limit; whether that was kept, or passed by no more than a busy machine does."""
+    """Print the fullest second beside the limit; whether that was kept, or passed by as little as on a busy machine."""
     if worst <= limit:
         console().print(f"[green]✓[/]   at most {worst} calls in any second; the limit is {limit:g}")
         return True

@@ -125,7 +125,14 @@ class _Screen:
         if view is None:
             return Group(Text(self.note, style="yellow"))
         line = Table.grid(padding=(0, 1))
-        bar = ProgressBar(total=view.total or None, completed=view.done, width=BAR_WIDTH, pulse=view.total is None)
+        bar = ProgressBar(
+            total=view.total or None,
+            completed=view.done,
+            width=BAR_WIDTH,
+            pulse=view.total is None,
+            complete_style="cyan",
+            finished_style="green",
+        )
         line.add_row(f"[bold]{escape(view.label)}[/]", bar, self._position(view))
         rows: list[Table | Text] = [line, Text("  " + " · ".join(self._rates(view)), style="cyan")]
         if view.facts:
@@ -157,7 +164,7 @@ class _Screen:
         if view.limit is not None:
             parts.append(f"limit {view.limit:g}/s")
         if not view.ended and rate and view.left:
-            parts.append(f"{duration_text(timedelta(seconds=round(view.left / rate)))} to go")
+            parts.append(f"about {_rough(view.left / rate)} to go")
         return parts
 
     def _overall(self) -> float | None:
@@ -166,6 +173,12 @@ class _Screen:
         at, worked = self._moved
         seconds = time.monotonic() - at
         return (self._view.worked - worked) / seconds if seconds > POLL.total_seconds() else None
+
+
+def _rough(seconds: float) -> str:
+    """A time nobody knows to the tenth: whole seconds, at least one."""
+    whole = max(1, round(seconds))
+    return f"{whole} s" if whole < 60 else duration_text(timedelta(seconds=whole))  # noqa: PLR2004 - a minute
 
 
 def _facts(view: View) -> str:

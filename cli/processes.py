@@ -23,10 +23,10 @@ TAIL_LINES = 25
 # Reads a process group a line. When its input closes while it lives, the starter was killed: it ends all of them.
 _WARDEN = """
 trap '' TERM INT HUP
-while read -r group; do groups="$groups -$group"; done
-[ -n "$groups" ] && kill -TERM -- $groups 2>/dev/null
+while read -r group; do groups="$groups $group"; done
+for group in $groups; do kill -TERM "-$group" 2>/dev/null; done
 sleep 10
-[ -n "$groups" ] && kill -KILL -- $groups 2>/dev/null
+for group in $groups; do kill -KILL "-$group" 2>/dev/null; done
 """
 # A command of the Procfile is a line of shell; it finds the programs of this environment first.
 _RUN = 'PATH="$1:$PATH"; export PATH; eval "exec $2"'

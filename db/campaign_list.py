@@ -13,8 +13,13 @@ _NEWEST: LiteralString = """
     select id from campaigns where organization_id = %s or %s::uuid is null order by created_at desc, id desc limit %s
 """
 _PACE: LiteralString = """
-    select coalesce(sum(tries), 0), min(settled_at), max(settled_at) from deliveries
-    where campaign_id = %s and tries > 0 and settled_at is not null
+    with first_tries as (
+        select min(settled_at) as began, max(settled_at) as ended from deliveries
+        where campaign_id = %(id)s and tries = 1 and settled_at is not null
+    )
+    select coalesce(sum(tries), 0), count(*) + coalesce(sum(tries - 1) filter (where settled_at <= ended), 0),
+           max(ended) - max(began)
+    from deliveries, first_tries where campaign_id = %(id)s and tries > 0 and settled_at is not null
 """
 
 
@@ -24,17 +29,20 @@ class Pace:
 
     Attributes:
         calls: Calls of the provider for recipients that are settled, repeated ones included.
-        time: From the first settlement to the last.
+        calls_in_time: Those of them within `time`.
+        time: From the first to the last recipient who needed one call only: what is tried again after that waits for
+            its back-off, not for the limit.
     """
 
     calls: int
+    calls_in_time: int
     time: timedelta
 
     @property
     def rate(self) -> float | None:
         """Calls a second; None where there were too few to say."""
         seconds = self.time.total_seconds()
-        return (self.calls - 1) / seconds if seconds > 0 and self.calls > 1 else None
+        return (self.calls_in_time - 1) / seconds if seconds > 0 else None
 
 
 def newest(organization_id: UUID | None = None, *, limit: int = 20) -> list[Progress]:
@@ -47,6 +55,6 @@ def newest(organization_id: UUID | None = None, *, limit: int = 20) -> list[Prog
 def pace(campaign_id: UUID) -> Pace:
     """How fast the campaign was sent so far; reads all its deliveries, so not for a view that is refreshed."""
     with connection() as current:
-        row = current.execute(_PACE, (campaign_id,)).fetchone()
-    calls, first, last = row or (0, None, None)
-    return Pace(int(calls), last - first if last else timedelta())
+        row = current.execute(_PACE, {"id": campaign_id}).fetchone()
+    calls, calls_in_time, time = row or (0, 0, None)
+    return Pace(int(calls), int(calls_in_time), time or timedelta())

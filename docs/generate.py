@@ -7,12 +7,18 @@ import argparse
 import sys
 from pathlib import Path
 
+from docs.cli_page import cli_page
 from docs.jobs_page import jobs_page
 from docs.settings_page import env_example, settings_page
 
 ROOT = Path(__file__).resolve().parents[1]
 
-PAGES = {".env.example": env_example, "docs/settings.md": settings_page, "docs/jobs.md": jobs_page}
+PAGES = {
+    ".env.example": env_example,
+    "docs/settings.md": settings_page,
+    "docs/jobs.md": jobs_page,
+    "docs/cli.md": cli_page,
+}
 
 
 def main() -> int:

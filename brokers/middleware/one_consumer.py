@@ -30,10 +30,11 @@ class OneConsumer(Middleware):
         waiting = []
         while True:
             try:
-                _, message = worker.work_queue.get_nowait()
+                item = worker.work_queue.get_nowait()
             except Empty:
                 break
-            waiting.append(message)
+            # A pair with the priority in dramatiq 1, an object in dramatiq 2.
+            waiting.append(item[-1] if isinstance(item, tuple) else item.message)
             worker.work_queue.task_done()
         for consumer in list(broker.consumers):
             consumer.requeue(waiting)

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from brokers.engine import Claim, Disposition, Engine, Held
 from tests.conformance.messages import LEASE, SHORT, claim, ended, message, request
@@ -20,6 +27,7 @@ MAX_LOST = 2
 FINAL = {Disposition.DONE: "gone", Disposition.CANCELLED: "gone", Disposition.DEAD: "dead"}
 
 queues = st.sampled_from(QUEUES)
+newcomers = st.tuples(queues, st.integers(1, 4), st.sampled_from([False, False, False, True]))
 picks = st.integers(min_value=0, max_value=99)
 """Chooses one of the messages that there are."""
 
@@ -67,11 +75,22 @@ class Machine(RuleBasedStateMachine):
     def wait_again(self, one: Known, state: str = "waiting") -> None:
         one.state = "forgotten" if one.stopping else state
 
-    @rule(queue=queues, priority=st.integers(1, 4), delayed=st.booleans())
-    def enqueue(self, queue: str, priority: int, delayed: bool) -> None:  # noqa: FBT001 - Hypothesis passes it by name
-        sent = message(self.names[queue], priority=priority, delay=HOUR if delayed else timedelta())
-        assert self.engine.enqueue_many([sent]) == 1
-        self.known[sent.message_id] = Known(queue, priority, self.place(), "delayed" if delayed else "waiting")
+    @initialize(wanted=st.lists(newcomers, min_size=4, max_size=8))
+    def begin(self, wanted: list[tuple[str, int, bool]]) -> None:
+        self.send(wanted)
+
+    @rule(wanted=st.lists(newcomers, min_size=1, max_size=3))
+    def enqueue(self, wanted: list[tuple[str, int, bool]]) -> None:
+        self.send(wanted)
+
+    def send(self, wanted: list[tuple[str, int, bool]]) -> None:
+        sent = [
+            message(self.names[queue], priority=priority, delay=HOUR if delayed else timedelta())
+            for queue, priority, delayed in wanted
+        ]
+        assert self.engine.enqueue_many(sent) == len(sent)
+        for one, (queue, priority, delayed) in zip(sent, wanted, strict=True):
+            self.known[one.message_id] = Known(queue, priority, self.place(), "delayed" if delayed else "waiting")
 
     @precondition(lambda self: self.known)
     @rule(pick=picks, queue=queues)
@@ -80,7 +99,7 @@ class Machine(RuleBasedStateMachine):
         if self.known[message_id].state != "forgotten":
             assert self.engine.enqueue_many([message(self.names[queue], message_id=message_id)]) == 0
 
-    @rule(room=st.integers(1, 4), bound=st.sampled_from([None, 1, 2]))
+    @rule(room=st.integers(1, 6), bound=st.sampled_from([None, 1, 2]))
     def claim(self, room: int, bound: int | None) -> None:
         bounds: dict[str, Any] = {self.names["a"]: bound, self.names["b"]: None}
         asked = request(room, **bounds)
@@ -168,7 +187,7 @@ class Machine(RuleBasedStateMachine):
         if one.state == "dead":
             self.known[message_id] = Known(one.queue, one.priority, self.place())
 
-    @rule(queue=queues, paused=st.booleans())
+    @rule(queue=queues, paused=st.sampled_from([False, False, True]))
     def pause(self, queue: str, paused: bool) -> None:  # noqa: FBT001 - as above
         if paused:
             self.engine.pause(self.names[queue])
@@ -197,5 +216,5 @@ class Machine(RuleBasedStateMachine):
 @pytest.mark.clause("CLM-1", "CLM-3", "CLM-4", "CLM-6", "FIN-3", "FIN-4", "REL-1", "LSE-2", "DLQ-3", "CAN-3", "PAU-1")
 def test_the_engine_agrees_with_the_model(engine):
     machine = type("MachineOfEngine", (Machine,), {"engine": engine})
-    few = settings(max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
+    few = settings(max_examples=50, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(machine, settings=few)

@@ -8,7 +8,7 @@ from brokers.broker import EngineBroker
 from brokers.postgres.engine import PostgresEngine
 
 
-class PostgresBroker(EngineBroker, dramatiq_pg.PostgresBroker):
+class PostgresBroker(EngineBroker, dramatiq_pg.PostgresBroker):  # type: ignore[misc] # dramatiq-pg has no types
     """Takes the place of dramatiq-pg's broker wherever one is expected, with none of its connections.
 
     Args:

@@ -21,7 +21,12 @@ REPEATS = 5
 
 _ENDED_FOR_ANOTHER = (errors.DeadlockDetected, errors.SerializationFailure, errors.UniqueViolation)
 _NOT_NOW = (errors.ReadOnlySqlTransaction, errors.UndefinedTable, errors.UndefinedFunction, psycopg.InterfaceError)
-_KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
+_KEEPALIVE: dict[str, Any] = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
 """A server that vanished without a word is noticed within ten seconds."""
 
 

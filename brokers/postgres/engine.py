@@ -14,7 +14,6 @@ from brokers.engine import (
     ClaimRequest,
     DeadLetter,
     DeadLetterGroup,
-    Engine,
     Envelope,
     Finish,
     Heartbeat,
@@ -28,13 +27,14 @@ from brokers.postgres.connections import Connection, Connections
 from brokers.postgres.enqueue import Enqueuer, check_bodies, enqueue_within
 from brokers.postgres.finishes import finish_many
 from brokers.postgres.slots import Slots
+from brokers.postgres.store import PostgresStore
 from brokers.postgres.wakeup import Wakeup
 from db import pool
 
 T = TypeVar("T")
 
 
-class PostgresEngine(Engine):
+class PostgresEngine(PostgresStore):
     """Messages in the table `dramatiq.queue`, which dramatiq-pg's producers, results and command line can use too.
 
     Opens at most `connections.SIZE` connections per process and one that listens; none is kept for a queue.
@@ -97,6 +97,7 @@ class PostgresEngine(Engine):
 
     def reap(self, *, max_lost: int) -> int:
         """As in `Engine`."""
+        self._put_back()
         return self._run(claims.reap, max_lost)
 
     def wait(self, timeout: timedelta) -> bool:

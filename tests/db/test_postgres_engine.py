@@ -5,7 +5,8 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
+from itertools import pairwise
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -53,9 +54,9 @@ def ids(messages: list[Claim] | list[Envelope]) -> list[str]:
     return [message.message_id for message in messages]
 
 
-def rows(url: str, query: str) -> list[Any]:
+def rows(url: str, query: LiteralString, *arguments: object) -> list[Any]:
     with psycopg.connect(url, autocommit=True) as connection:
-        return connection.execute(query).fetchall()
+        return connection.execute(query, arguments).fetchall()
 
 
 def test_claims_come_by_priority_then_arrival_over_all_queues(engine: PostgresEngine):
@@ -66,9 +67,7 @@ def test_claims_come_by_priority_then_arrival_over_all_queues(engine: PostgresEn
     order = [2, 5, 3, 0, 1, 4]
     claimed = engine.claim(request(4, a=None, b=None)) + engine.claim(request(4, b=None, a=None))
     assert ids(claimed) == [sent[i].message_id for i in order]
-    assert all(
-        one.order < two.order for one, two in zip(claimed, claimed[1:], strict=False) if one.priority == two.priority
-    )
+    assert all(one.order < two.order for one, two in pairwise(claimed) if one.priority == two.priority)
 
 
 def test_a_batch_keeps_its_order(engine: PostgresEngine):
@@ -189,9 +188,8 @@ def test_a_group_counts_every_end_once(engine: PostgresEngine, database: str, wa
     engine.discard([two.message_id])
     assert engine.claim(request(1, after=None)) == []
     rest = next(m.message_id for m in members if m.message_id not in {one.message_id, two.message_id})
-    (leased,) = rows(
-        database, f"select message_id::text, lease_token::text from dramatiq.queue where message_id = '{rest}'"
-    )
+    query = "select message_id::text, lease_token::text from dramatiq.queue where message_id = %s"
+    (leased,) = rows(database, query, rest)
     last = Claim(leased[0], "default", 3, b"", leased[1], 1, 0, 0)
     end(engine, database, last, way, after)
     assert ids(engine.claim(request(5, after=None))) == [after.message_id]
@@ -267,10 +265,15 @@ def test_enqueue_in_a_transaction_takes_effect_with_it(engine: PostgresEngine):
     with pool.transaction():
         engine.enqueue_many([kept])
         assert engine.claim(request()) == []
-    with pytest.raises(ZeroDivisionError), pool.transaction():
-        engine.enqueue_many([dropped])
-        _ = 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        _enqueue_and_fail(engine, dropped)
     assert ids(engine.claim(request())) == [kept.message_id]
+
+
+def _enqueue_and_fail(engine: PostgresEngine, dropped: Envelope) -> None:
+    with pool.transaction():
+        engine.enqueue_many([dropped])
+        raise ZeroDivisionError
 
 
 def test_an_enqueue_in_a_transaction_wakes_at_its_commit(engine: PostgresEngine, database: str):
@@ -285,7 +288,7 @@ def test_an_enqueue_in_a_transaction_wakes_at_its_commit(engine: PostgresEngine,
 
 
 @pytest.mark.parametrize("pooling", [False, True])
-def test_waiting_ends_with_an_arrival_a_due_time_or_a_wake(engine: PostgresEngine, database: str, pooling: bool):
+def test_waiting_ends_with_an_arrival_a_due_time_or_a_wake(engine: PostgresEngine, database: str, *, pooling: bool):
     worker = PostgresEngine(database, transaction_pooling=pooling)
     for cause in (
         lambda: engine.enqueue_many([envelope()]),

@@ -48,7 +48,7 @@ def claim(engine: PostgresEngine) -> list[Claim]:
 
 
 def fields(decoded: "dramatiq.Message[object]") -> dict[str, object]:
-    return json.loads(decoded.encode())
+    return dict(json.loads(decoded.encode()))
 
 
 def test_a_stock_producers_message_is_claimed_with_its_body(stock, engine):
@@ -123,8 +123,9 @@ def test_a_result_ends_with_its_time_to_live(engine, database):
     sent = Envelope(str(uuid7()), "mail", 3, b"{}")
     engine.enqueue_many([sent])
     (claimed,) = claim(engine)
-    facts = {"result": b"1", "result_ttl": timedelta(milliseconds=1)}
-    engine.finish_many([Finish(claimed.message_id, "mail", claimed.token, Disposition.DONE, **facts)])
+    short = timedelta(milliseconds=1)
+    finish = Finish(claimed.message_id, "mail", claimed.token, Disposition.DONE, result=b"1", result_ttl=short)
+    engine.finish_many([finish])
     time.sleep(0.01)
     assert engine.result(sent.message_id) is None
     engine.reap(max_lost=3)

@@ -2,6 +2,7 @@
 
 import threading
 from bisect import bisect_left
+from itertools import pairwise
 
 import psycopg
 from hypothesis import given
@@ -78,7 +79,7 @@ def test_concurrent_reservations_share_one_timetable(database):
     for thread in threads:
         thread.join()
     moments.sort()
-    gaps = [two - one for one, two in zip(moments, moments[1:], strict=False)]
+    gaps = [two - one for one, two in pairwise(moments)]
     assert len(moments) == 400
     assert min(gaps) > 0.001 - 1e-5
     for engine in engines:

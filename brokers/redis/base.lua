@@ -23,6 +23,10 @@
 -- <ns>:result:<id>      string  result; expires
 -- <ns>:tat:<key>        string  limiter: the theoretical arrival time of its next slot; expires
 -- <ns>:slots:<call>     string  limiter: how a reservation was made; expires
+-- <ns>:move:<batch>     hash    message id set aside by a mover -> where it was, and its score there
+-- <ns>:moving           zset    batch of the former by the end of its lease
+-- <ns>:moved:<batch>    string  the batch was moved out of here or into here; expires
+-- <ns>:identity         string  names this store
 --
 -- Moments and durations are ticks of 10 microseconds, moments since 2025, by the server's clock. A score of `waiting` is
 -- priority * 2^47 + order, an integer below 2^53: exact in a double until the year 2069, for priorities from -64 to 63.
@@ -73,7 +77,7 @@ local function get_many(key, ids)
   return values
 end
 
--- state: w waiting or delayed, l leased, x dead. group: - none, * left already. cancel: 1 when asked to stop.
+-- state: w waiting or delayed, l leased, x dead, m on the move. group: - none, * left already. cancel: 1 when asked to stop.
 -- What a claim changes stands first, so that it need not take the rest apart.
 local function pack(m)
   return m.state .. ' ' .. m.token .. ' ' .. m.attempt .. ' ' .. m.queue .. ' ' .. m.group .. ' ' .. m.priority .. ' '

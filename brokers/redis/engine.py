@@ -14,7 +14,6 @@ from brokers.engine import (
     ClaimRequest,
     DeadLetter,
     DeadLetterGroup,
-    Engine,
     Envelope,
     Finish,
     Heartbeat,
@@ -24,7 +23,8 @@ from brokers.engine import (
     Reservation,
 )
 from brokers.redis import wire
-from brokers.redis.link import Link
+from brokers.redis.link import ANSWER_TIMEOUT_S, Link
+from brokers.redis.store import RedisStore
 from brokers.redis.waiter import Waiters
 
 MAX_BATCH = 1000
@@ -34,20 +34,21 @@ RESERVATION_KEPT = timedelta(minutes=10)
 T = TypeVar("T")
 
 
-class RedisEngine(Engine):
+class RedisEngine(RedisStore):
     """Messages in Redis 7 or later, or Valkey.
 
     Args:
         url: redis://, rediss:// (TLS) or unix://; a node of a cluster leads to the right one.
         namespace: All keys begin with it; systems with different ones share a server without meeting.
+        answer_timeout_s: Longest wait for a reply.
 
     Raises:
         SettingsError: from the first call: the server is too old, evicts messages, or refuses the password.
     """
 
-    def __init__(self, url: str, *, namespace: str = "fanfare") -> None:
+    def __init__(self, url: str, *, namespace: str = "fanfare", answer_timeout_s: float = ANSWER_TIMEOUT_S) -> None:
         self.capabilities = Capabilities(name="redis", transactional_enqueue=False, survives_restart=False)
-        self._link = Link(url, namespace)
+        self._link = Link(url, namespace, answer_timeout_s)
         self._tag = self._link.tag
         self._reset()
 
@@ -119,6 +120,7 @@ class RedisEngine(Engine):
 
     def reap(self, *, max_lost: int) -> int:
         """As the contract says; results expire by themselves."""
+        self._put_back()
         expired = 0
         more = 1
         while more:

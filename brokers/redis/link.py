@@ -55,9 +55,10 @@ class Link:
     Args:
         url: As redis-py reads it: redis://, rediss:// (TLS) or unix://.
         namespace: Hash tag of all keys.
+        answer_timeout_s: Longest wait for a reply.
     """
 
-    def __init__(self, url: str, namespace: str) -> None:
+    def __init__(self, url: str, namespace: str, answer_timeout_s: float = ANSWER_TIMEOUT_S) -> None:
         self.tag = "{" + namespace + "}"
         self.address = _address(url)
         self.server: dict[str, Any] | None = None
@@ -68,7 +69,7 @@ class Link:
             url,
             protocol=2,
             retry=Retry(NoBackoff(), 0),
-            socket_timeout=ANSWER_TIMEOUT_S,
+            socket_timeout=answer_timeout_s,
             **_socket_options(url),
         )
 

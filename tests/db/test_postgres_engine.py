@@ -347,3 +347,15 @@ def test_delayed_messages_in_front_are_not_scanned(engine: PostgresEngine, datab
     while (after := rows(database, read)[0][0]) == before and time.monotonic() < deadline:
         time.sleep(0.05)
     assert 0 < after - before < 20
+
+
+def test_an_older_token_does_not_end_the_next_lease(engine: PostgresEngine):
+    """Fault 31: the worker that lost its lease finishes while another one runs the message."""
+    engine.enqueue_many([envelope()])
+    (first,) = engine.claim(request(1, lease=timedelta(milliseconds=1)))
+    time.sleep(0.01)
+    assert engine.reap(max_lost=3) == 1
+    (second,) = engine.claim(request(1))
+    assert engine.finish_many([done(first)]) == [False]
+    assert engine.finish_many([done(first, Disposition.DEAD)]) == [False]
+    assert engine.finish_many([done(second)]) == [True]

@@ -7,10 +7,11 @@ gets a new slot from the limiter with a later window.
 """
 
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from uuid import UUID
 
+from brokers.current import current_broker
 from brokers.job import Payload, Priority, job
 from core.clock import now
 from core.errors import Action, AmbiguousError, NotYet, RetryPolicy, TransientError, classify
@@ -50,18 +51,17 @@ class SendDelivery(Payload):
 def send_delivery(payload: SendDelivery) -> None:
     """Send one delivery at its slot and settle it."""
     claimed = deliveries.claim(payload.delivery_id)
-    claimed_at = time.monotonic()
     if claimed is None:
         _resolve_orphan(payload.delivery_id)
         return
-    _settle(_send(claimed, claimed_at))
+    _settle(_send(claimed))
 
 
-def _send(claimed: Claimed, claimed_at: float) -> Settlement:
+def _send(claimed: Claimed) -> Settlement:
     campaign = _campaign(claimed.campaign_id)
     try:
         message = _render(campaign, claimed.parameters)
-        if campaign.is_paced and not _wait_for_slot(claimed, claimed_at):
+        if campaign.is_paced and not _wait_until(claimed.slot_at):
             return Settlement(claimed.id, claimed.attempt, "pending", code="slot_missed", counts=False)
         message_id = whatsapp().send(
             number_id=campaign.sender,
@@ -94,11 +94,12 @@ def _render(campaign: campaigns.Campaign, parameters: dict[str, str]) -> TextMes
     return TemplateMessage(template.content.name, template.content.language, texts)
 
 
-def _wait_for_slot(claimed: Claimed, claimed_at: float) -> bool:
+def _wait_until(slot: datetime) -> bool:
     """Sleep until the slot; False when it was missed."""
-    slot = claimed_at + claimed.slot_in_s
-    time.sleep(max(0.0, slot - time.monotonic()))
-    return time.monotonic() - slot <= MAX_LATE_S
+    slot_in_s = current_broker().store_clock.seconds_until(slot)
+    slept_from = time.monotonic()
+    time.sleep(max(0.0, slot_in_s))
+    return time.monotonic() - slept_from - slot_in_s <= MAX_LATE_S
 
 
 def _failed(claimed: Claimed, error: Exception, max_attempts: int) -> Settlement:

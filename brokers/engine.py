@@ -318,6 +318,10 @@ class Engine(ABC):
         """Return the last `count` unused slots of a reservation, if no one has reserved after it."""
 
     @abstractmethod
+    def clock(self) -> datetime:
+        """The store's time, by which it counts leases, delays and slots."""
+
+    @abstractmethod
     def ping(self) -> timedelta:
         """Round-trip time to the store."""
 

@@ -10,7 +10,7 @@ twice, or too late, changes nothing.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -28,7 +28,7 @@ class Claimed:
         attempt: Fences the settlement.
         tries: Provider calls that count, this one included.
         parameters: Values of the template's variables, frozen at planning.
-        slot_in_s: Seconds from the claim to the moment at which it may be sent; negative when that has passed.
+        slot_at: When it may be sent, by the limiter's clock.
     """
 
     id: UUID
@@ -37,7 +37,7 @@ class Claimed:
     tries: int
     recipient: str
     parameters: dict[str, str]
-    slot_in_s: float
+    slot_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +74,15 @@ def pick(campaign_id: UUID, limit: int) -> list[UUID]:
     return [row[0] for row in rows]
 
 
-def release(ids: Sequence[UUID], slots_in_s: Sequence[float]) -> None:
-    """Mark picked deliveries released, each with its slot in seconds from now."""
+def release(ids: Sequence[UUID], slots: Sequence[datetime]) -> None:
+    """Mark picked deliveries released, each with its slot, a moment of the limiter's clock."""
     with pool.transaction() as connection:
         connection.execute(
             """
-            update deliveries d set status = 'released', slot_at = clock_timestamp() + make_interval(secs => v.slot)
-            from unnest(%s::uuid[], %s::float8[]) as v(id, slot) where d.id = v.id
+            update deliveries d set status = 'released', slot_at = v.slot
+            from unnest(%s::uuid[], %s::timestamptz[]) as v(id, slot) where d.id = v.id
             """,
-            (list(ids), list(slots_in_s)),
+            (list(ids), list(slots)),
         )
 
 
@@ -206,8 +206,7 @@ def _claim_many(ids: Sequence[UUID]) -> list[Claimed | None]:
             update deliveries d
             set status = 'sending', attempt = attempt + 1, tries = tries + 1, claimed_at = clock_timestamp()
             from free where d.id = free.id
-            returning d.id, d.campaign_id, d.attempt, d.tries, d.recipient, d.parameters,
-                      extract(epoch from d.slot_at - clock_timestamp())::float8 as slot_in_s
+            returning d.id, d.campaign_id, d.attempt, d.tries, d.recipient, d.parameters, d.slot_at
             """,
             (list(ids),),
         ).fetchall()

@@ -7,17 +7,17 @@ sweep (`periodic/ledger_sweep.py`) starts the dispatch again from the ledger.
 """
 
 import math
-import time
 from datetime import timedelta
 from uuid import UUID
 
 import dramatiq
 
 from actors.delivery_send import send_delivery
-from brokers.engine import Engine, Limit
+from brokers.current import current_broker
+from brokers.engine import Limit, Reservation
 from brokers.fan_out import fan_out
 from brokers.job import Payload, Priority, job
-from core.clock import to_ms
+from core.clock import now, to_ms
 from core.errors import RetryPolicy
 from core.logging import get_logger
 from db import campaigns, deliveries, pool
@@ -31,7 +31,7 @@ WINDOW = timedelta(seconds=4)
 """Slots are reserved this far ahead: a change of rate or a pause reaches all sends within it."""
 DISPATCH_AHEAD = timedelta(seconds=1.5)
 """The next window is reserved when so much of the last one is left."""
-SEND_AHEAD = timedelta(milliseconds=80)
+SEND_AHEAD = timedelta(milliseconds=120)
 """A send reaches a worker so long before its slot."""
 MIN_WAIT = timedelta(milliseconds=100)
 GROUP_SIZE = 250
@@ -116,31 +116,27 @@ def _release(campaign: Campaign, size: int) -> int:
     ids = deliveries.pick(campaign.id, size)
     if not ids:
         return 0
-    slots_in_s = _reserve(campaign, len(ids))
-    deliveries.release(ids, slots_in_s)
-    released = list(zip(ids, slots_in_s, strict=True))
+    slots = _reserve(campaign, len(ids))
+    deliveries.release(ids, [slots.at + timedelta(seconds=offset) for offset in slots.offsets])
+    released = list(zip(ids, slots.offsets, strict=True))
     for first in range(0, len(released), GROUP_SIZE):
         _run_group(campaign.id, released[first : first + GROUP_SIZE])
     if campaign.is_paced:
-        _dispatch_again(campaign.id, timedelta(seconds=slots_in_s[-1]) - DISPATCH_AHEAD)
-    log.info("window.released", campaign_id=str(campaign.id), count=len(ids), until_s=round(slots_in_s[-1], 3))
+        _dispatch_again(campaign.id, timedelta(seconds=slots.offsets[-1]) - DISPATCH_AHEAD)
+    log.info("window.released", campaign_id=str(campaign.id), count=len(ids), until_s=round(slots.offsets[-1], 3))
     return len(ids)
 
 
-def _reserve(campaign: Campaign, count: int) -> list[float]:
-    """Seconds from now to the slot of each of `count` sends."""
+def _reserve(campaign: Campaign, count: int) -> Reservation:
+    """A slot for each of `count` sends."""
     limits = []
     if campaign.sender_rate is not None:
         limits.append(Limit(f"sender:{campaign.sender}", campaign.sender_rate / SPACING))
     if campaign.rate is not None:
         limits.append(Limit(f"campaign:{campaign.id}", campaign.rate / SPACING))
     if not limits:
-        return [0.0] * count
-    asked = time.monotonic()
-    offsets = _engine().reserve(limits, count, lead=SEND_AHEAD).offsets
-    # The ledger writes slots down by its own clock, some milliseconds later than the limiter gave them.
-    elapsed_s = time.monotonic() - asked
-    return [offset - elapsed_s for offset in offsets]
+        return Reservation(now(), (0.0,) * count)
+    return current_broker().engine.reserve(limits, count, lead=SEND_AHEAD)
 
 
 def _run_group(campaign_id: UUID, members: list[tuple[UUID, float]]) -> None:
@@ -167,8 +163,3 @@ def _finish_or_wait(campaign_id: UUID) -> None:
 
 def _dispatch_again(campaign_id: UUID, delay: timedelta) -> None:
     dispatch_campaign.send_with_options(kwargs={"campaign_id": str(campaign_id)}, delay=to_ms(max(delay, MIN_WAIT)))
-
-
-def _engine() -> Engine:
-    engine: Engine = dramatiq.get_broker().engine  # type: ignore[attr-defined]  # ours, from the composition root
-    return engine

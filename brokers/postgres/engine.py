@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from psycopg.conninfo import conninfo_to_dict
@@ -162,6 +162,10 @@ class PostgresEngine(PostgresStore):
         """As in `Engine`."""
         self._run(self._slots.give_back, limits, count)
 
+    def clock(self) -> datetime:
+        """As in `Engine`."""
+        return self._run(_clock)
+
     def ping(self) -> timedelta:
         """As in `Engine`."""
         return self._run(_ping)
@@ -186,6 +190,11 @@ class _Process:
     def __init__(self, connections: Connections) -> None:
         self.enqueuer = Enqueuer(connections)
         self.wakeup = Wakeup(connections)
+
+
+def _clock(connection: Connection) -> datetime:
+    row = connection.execute("select clock_timestamp()").fetchone()
+    return datetime.now(UTC) if row is None else row[0].astimezone(UTC)
 
 
 def _ping(connection: Connection) -> timedelta:

@@ -233,6 +233,11 @@ class RedisEngine(RedisStore):
         if call is not None and count > 0:
             self._link.script("slots", *_limit_words("give_back", call, limits, count))
 
+    def clock(self) -> datetime:
+        """As the contract says."""
+        seconds, microseconds = self._link.command("TIME")
+        return datetime.fromtimestamp(int(seconds), UTC) + timedelta(microseconds=int(microseconds))
+
     def ping(self) -> timedelta:
         """As the contract says."""
         begun = time.perf_counter()

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from core.clock import now
 from core.errors import PermanentError
 from db import campaigns, deliveries
 from db.campaigns import Audience
@@ -157,7 +158,7 @@ def test_an_unknown_campaign_is_a_clear_error(database):
 
 def _send_all(campaign_id, outcomes):
     ids = deliveries.pick(campaign_id, len(outcomes))
-    deliveries.release(ids, [0.0] * len(ids))
+    deliveries.release(ids, [now()] * len(ids))
     for delivery_id, outcome in zip(ids, outcomes, strict=True):
         claimed = deliveries.claim(delivery_id)
         message_id = "wamid.1" if outcome == "sent" else None

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from core.clock import now
 from db import campaigns, deliveries, pool
 from db.deliveries import Settlement
 from db.group_commit import GroupCommit
@@ -23,7 +24,7 @@ def campaign(organization):
 
 def released(campaign_id, count=1, slot=0.0):
     ids = deliveries.pick(campaign_id, count)
-    deliveries.release(ids, [slot] * len(ids))
+    deliveries.release(ids, [now() + timedelta(seconds=slot)] * len(ids))
     return ids
 
 
@@ -44,7 +45,7 @@ def test_a_claim_tells_what_to_send_and_when(campaign):
     claimed = deliveries.claim(delivery_id)
     assert claimed.recipient.startswith("+1555")
     assert claimed.parameters["name"].startswith("Ada")
-    assert 2.0 < claimed.slot_in_s <= 3.0
+    assert timedelta(seconds=2) < claimed.slot_at - now() <= timedelta(seconds=3)
 
 
 def test_nothing_is_claimed_while_the_campaign_does_not_run(campaign):
@@ -59,7 +60,7 @@ def test_an_answer_of_an_older_attempt_changes_nothing(campaign):
     (delivery_id,) = released(campaign)
     first = deliveries.claim(delivery_id)
     assert deliveries.settle(Settlement(delivery_id, first.attempt, "pending"))
-    deliveries.release(deliveries.pick(campaign, 20), [0.0] * 20)
+    deliveries.release(deliveries.pick(campaign, 20), [now()] * 20)
     second = deliveries.claim(delivery_id)
     assert second.attempt == first.attempt + 1
     assert not deliveries.settle(Settlement(delivery_id, first.attempt, "failed", code="1"))
@@ -185,7 +186,7 @@ def test_group_commit_raises_an_error_to_its_batch_and_goes_on():
 def test_a_release_that_rolls_back_leaves_everyone_pending(campaign):
     def release_and_fail():
         with pool.transaction():
-            deliveries.release(deliveries.pick(campaign, 3), [0.0] * 3)
+            deliveries.release(deliveries.pick(campaign, 3), [now()] * 3)
             raise RuntimeError
 
     with pytest.raises(RuntimeError):

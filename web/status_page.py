@@ -16,7 +16,7 @@ STYLE = """
   --card: light-dark(#ffffff, #1c1f24); --good: light-dark(#157347, #5bd08f); --bad: light-dark(#b42318, #ff8a7a);
   --warn: light-dark(#8a5a00, #f0b849); --bar: light-dark(#2563eb, #6ea8fe); }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem 1rem 3rem; max-width: 64rem; line-height: 1.45;
+body { margin: 0 auto; padding: 1.5rem 1rem 3rem; max-width: 76rem; line-height: 1.45;
   font-family: system-ui, sans-serif; background: light-dark(#f5f6f8, #121417); color: light-dark(#1a1d21, #e8eaed); }
 h1 { font-size: 1.4rem; margin: 0; } h2 { font-size: 1.05rem; margin: 2rem 0 .5rem; }
 p { margin: .25rem 0 1rem; color: var(--soft); }
@@ -26,7 +26,7 @@ th, td { text-align: left; padding: .45rem .8rem; border-bottom: 1px solid var(-
 th { color: var(--soft); font-weight: 600; } tr:last-child td { border-bottom: 0; }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
 .name { max-width: 22rem; overflow: hidden; text-overflow: ellipsis; }
-progress { width: 9rem; height: .6rem; accent-color: var(--bar); vertical-align: middle; }
+progress { width: 7rem; height: .6rem; accent-color: var(--bar); vertical-align: middle; }
 .good { color: var(--good); } .bad { color: var(--bad); } .warn { color: var(--warn); }
 footer { margin-top: 2rem; color: var(--soft); font-size: .85rem; }
 """
@@ -34,7 +34,7 @@ footer { margin-top: 2rem; color: var(--soft); font-size: .85rem; }
 _HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark"><meta http-equiv="refresh" content="5"><title>Fanfare: status</title>
-<link rel="stylesheet" href="/style.css"><link rel="icon" href="data:,"></head><body>
+<link rel="stylesheet" href="/style.css"></head><body>
 <h1>Fanfare</h1>
 """
 _TONES = {"completed": "good", "partial_success": "warn", "partial_failure": "bad", "failed": "bad", "paused": "warn"}
@@ -58,7 +58,7 @@ def look(engine: Engine) -> Status:
 def render(status: Status) -> str:
     """The whole page."""
     active = sum(campaign.status not in FINAL_STATUSES for campaign in status.campaigns)
-    under_way = f"{active} of the newest campaigns {'is' if active == 1 else 'are'} under way."
+    under_way = {0: "No campaign is", 1: "1 campaign is"}.get(active, f"{active} campaigns are") + " under way."
     versions = f"Fanfare {version('fanfare')}, dramatiq {version('dramatiq')}, Python {platform.python_version()}"
     return "".join(
         (

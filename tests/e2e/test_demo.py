@@ -1,9 +1,10 @@
-"""`make demo` in little: the commands of the Procfile, from an empty folder, on both brokers; nothing is left behind."""
+"""`make demo` in little: the Procfile's commands, from an empty folder, on both brokers; nothing is left behind."""
 
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,10 +37,12 @@ def broker_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """The demo's data folder; whatever a failed test leaves of its processes ends by the warden and the keeper."""
-    yield tmp_path / "demo-data"
-    wait_until(lambda: not processes_with(str(tmp_path)), "processes are left behind", 40)
+def folder() -> Iterator[Path]:
+    """The demo's data folder. Not of pytest's, which another run closes to other users, the server's among them."""
+    with tempfile.TemporaryDirectory(prefix="fanfare-demo-") as name:
+        yield Path(name) / "data"
+        # What a failed test leaves is ended by the warden and the keeper.
+        wait_until(lambda: not processes_with(name), "processes are left behind", 40)
 
 
 def variables_for(folder: Path, broker_url: str) -> dict[str, str]:
@@ -77,9 +80,10 @@ def test_demo_that_is_ended_leaves_nothing(folder, number):
         start_new_session=True,
     ) as demo:
         assert demo.stdout
-        for line in demo.stdout:
-            if line.startswith("Campaign 0"):
-                break
+        shown = []
+        while not shown or not shown[-1].startswith("Campaign 0"):
+            shown.append(demo.stdout.readline())
+            assert shown[-1], "".join(shown)
         assert len(processes_with(str(folder))) >= 8
         demo.send_signal(number)
         if number != signal.SIGKILL:

@@ -1,6 +1,6 @@
 """Makes the process's broker from the settings: the one place where an engine is chosen."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from core.settings import Settings, get_settings
 from db import pool
@@ -8,6 +8,12 @@ from db import pool
 if TYPE_CHECKING:
     from brokers.broker import EngineBroker
     from brokers.engine import Engine
+    from brokers.postgres.engine import PostgresEngine
+    from brokers.redis.engine import RedisEngine
+    from brokers.stores import Store
+
+FALLBACK_TIMEOUT_S = 2.0
+"""Longest wait for an answer where there is another store to turn to."""
 
 
 def make_broker(settings: Settings) -> "EngineBroker":
@@ -20,19 +26,41 @@ def make_broker(settings: Settings) -> "EngineBroker":
         return RedisBroker(engine=engine, lease=settings.lease, url=settings.resolved_broker_url)
     from brokers.postgres.broker import PostgresBroker  # noqa: PLC0415
 
-    return PostgresBroker(engine=engine, lease=settings.lease, url=_postgres_url(settings))
+    postgres = cast("PostgresEngine", engine)
+    return PostgresBroker(engine=postgres, lease=settings.lease, url=_postgres_url(settings))
 
 
 def make_engine(settings: Settings | None = None) -> "Engine":
     """The engine alone, for those who steer and watch without sending."""
     settings = settings or get_settings()
-    if settings.broker_kind == "redis":
-        from brokers.redis.engine import RedisEngine  # noqa: PLC0415
+    if settings.broker_kind != "redis":
+        return _postgres(_postgres_url(settings), settings)
+    if not settings.broker_fallback:
+        return _redis(settings.resolved_broker_url, settings)
+    from brokers.fallback import FallbackEngine  # noqa: PLC0415
 
-        return RedisEngine(settings.resolved_broker_url, namespace=settings.broker_namespace)
+    first = _redis(settings.resolved_broker_url, settings, answer_timeout_s=FALLBACK_TIMEOUT_S)
+    return FallbackEngine(first, lambda: _postgres(pool.database_url(), settings))
+
+
+def make_store(url: str) -> "Store":
+    """The single store at `url`, for those who move messages between two; "" is the database."""
+    settings = get_settings()
+    if url.startswith(("redis:", "rediss:", "unix:")):
+        return _redis(url, settings)
+    return _postgres(url or pool.database_url(), settings)
+
+
+def _redis(url: str, settings: Settings, **options: float) -> "RedisEngine":
+    from brokers.redis.engine import RedisEngine  # noqa: PLC0415
+
+    return RedisEngine(url, namespace=settings.broker_namespace, **options)
+
+
+def _postgres(url: str, settings: Settings) -> "PostgresEngine":
     from brokers.postgres.engine import PostgresEngine  # noqa: PLC0415
 
-    return PostgresEngine(_postgres_url(settings), transaction_pooling=settings.database_transaction_pooling)
+    return PostgresEngine(url, transaction_pooling=settings.database_transaction_pooling)
 
 
 def _postgres_url(settings: Settings) -> str:

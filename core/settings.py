@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     redis_port: int = Field(6379, ge=1, le=65535, description="See REDIS_HOST.")
     redis_password: SecretStr = Field(SecretStr(""), description="See REDIS_HOST.")
     broker_namespace: str = Field("fanfare", description="Prefix of all Redis keys.")
+    broker_fallback: bool = Field(
+        default=True, description="With Redis as broker: while it is away, messages go through the database."
+    )
     lease: Seconds = Field(
         timedelta(seconds=30), description="A message whose worker was silent for so long is run by another (seconds)."
     )

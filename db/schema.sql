@@ -60,9 +60,10 @@ begin
     -- Nothing is lost with this note, so it need not wait for the disk.
     perform set_config('synchronous_commit', 'off', true);
     insert into dramatiq.waiter
-    select worker, true, now(), coalesce(array_agg(name) filter (where most is not null), '{}')
+    select worker, true, now(), queues, coalesce(array_agg(name) filter (where most is not null), '{}')
     from unnest(queues, bounds) as wanted (name, most)
-    on conflict (worker_id) do update set is_waiting = true, since = now(), blocked = excluded.blocked;
+    on conflict (worker_id) do update
+    set is_waiting = true, since = now(), queues = excluded.queues, blocked = excluded.blocked;
     select * into is_ready, next_due_s from dramatiq.runnable(queues, bounds);
 end $$;
 
@@ -84,11 +85,11 @@ begin
     select array_agg(row(group_id, dramatiq.group_callbacks(message))::dramatiq.ended) into ended from gone;
     update dramatiq.queue set cancel_requested = true where message_id = any(found_ids);
     perform dramatiq.leave_groups(ended, null);
-    perform dramatiq.wake();
+    perform dramatiq.wake(null, cardinality(found_ids));
     return cardinality(found_ids);
 end $$;
 
-CREATE FUNCTION dramatiq.claim(request text, queues text[], bounds integer[], room integer, lease interval) RETURNS SETOF dramatiq.claimed
+CREATE FUNCTION dramatiq.claim(request text, queues text[], bounds integer[], room integer, lease interval, worker uuid) RETURNS SETOF dramatiq.claimed
     LANGUAGE plpgsql
     SET enable_seqscan TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -153,6 +154,13 @@ begin
         end if;
         exit when taken >= room;
     end loop;
+    if taken > 0 and worker is not null then
+        update dramatiq.waiter set is_waiting = false where worker_id = worker;
+    end if;
+    if taken >= room then
+        -- There may be more than this process can take.
+        perform dramatiq.wake(queues, 1);
+    end if;
 end $$;
 
 CREATE FUNCTION dramatiq.depths(names text[]) RETURNS TABLE(queue text, waiting bigint, delayed bigint, leased bigint, dead bigint, paused boolean, oldest interval)
@@ -171,21 +179,23 @@ CREATE FUNCTION dramatiq.depths(names text[]) RETURNS TABLE(queue text, waiting 
         from dramatiq.queue where state = 'rejected' and (names is null or queue_name = any(names)) group by queue_name
         union all
         select name, 0, 0, 0, 0, null from unnest(names) as name
+        union all
+        select queue_name, 0, 0, 0, 0, null from dramatiq.paused_queue where names is null
     )
     select queue_name, sum(waiting)::bigint, sum(delayed)::bigint, sum(leased)::bigint, sum(dead)::bigint,
         queue_name in (select queue_name from dramatiq.paused_queue), statement_timestamp() - min(oldest)
     from counted group by queue_name order by queue_name collate "C"
 $$;
 
-CREATE FUNCTION dramatiq.enqueue(ids uuid[], queues text[], priorities smallint[], bodies text[], delays double precision[], run_ats timestamp with time zone[], groups text[], raws bytea[], doubtful_s double precision) RETURNS integer
+CREATE FUNCTION dramatiq.enqueue(ids uuid[], queues text[], priorities smallint[], bodies text[], delays double precision[], run_ats timestamp with time zone[], groups text[], raws bytea[], doubtful_s double precision) RETURNS uuid[]
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
     SET jit TO 'off'
     AS $$
 declare
-    stored integer;
+    stored uuid[];
 begin
-    insert into dramatiq.queue (message_id, queue_name, state, message, raw_message, priority, available_at, group_id)
+    with new as (insert into dramatiq.queue (message_id, queue_name, state, message, raw_message, priority, available_at, group_id)
     select id, queue, 'queued', nullif(body, '')::jsonb, raw, least(greatest(priority, 1), 4),
         coalesce(run_at, statement_timestamp() + make_interval(secs => coalesce(delay, 0)))
             + nr * interval '1 microsecond',
@@ -198,10 +208,13 @@ begin
         select from dramatiq.finished
         where finished_at > now() - make_interval(secs => doubtful_s) and id = any(message_ids)
     )
-    on conflict (message_id) do nothing;
-    get diagnostics stored = row_count;
-    perform dramatiq.wake();
-    return stored;
+    on conflict (message_id) do nothing
+    returning message_id)
+    select array_agg(message_id) into stored from new;
+    if stored is not null then
+        perform dramatiq.wake(queues, cardinality(stored));
+    end if;
+    return case when cardinality(stored) = cardinality(ids) then null else coalesce(stored, '{}') end;
 end $$;
 
 CREATE FUNCTION dramatiq.finish(ids uuid[], tokens bigint[], groups text[], rich jsonb, follow jsonb, callbacks jsonb, OUT refused_ids uuid[], OUT refused_tokens bigint[]) RETURNS record
@@ -271,7 +284,7 @@ begin
             select from dramatiq.finished where finished.token = f.token and f.id = any(message_ids)
         );
     end if;
-    perform dramatiq.wake(case when arrived = 0 then freed end);
+    perform dramatiq.wake(case when arrived > 0 then null else '{}'::text[] end, greatest(arrived, 1), freed);
 end $$;
 
 CREATE FUNCTION dramatiq.finish_rich(rich jsonb, OUT ids uuid[], OUT tokens bigint[], OUT ended dramatiq.ended[], OUT freed text[], OUT again integer) RETURNS record
@@ -322,6 +335,28 @@ begin
     where message_id = h.id and f.i = h.id and f.t = h.token and h.d <> 'gone';
 end $$;
 
+CREATE FUNCTION dramatiq.forget(batch uuid) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if exists (select from dramatiq.moved where batch_id = batch) then
+        return true;
+    end if;
+    perform from dramatiq.moving where batch_id = batch order by message_id for update;
+    if not found then
+        return false;
+    end if;
+    with gone as (
+        delete from dramatiq.queue as q using dramatiq.moving as m
+        where m.batch_id = batch and q.message_id = m.message_id
+        returning case when not group_left then group_id end as of_group
+    )
+    delete from dramatiq.message_group where group_id in (select of_group from gone);
+    delete from dramatiq.moving where batch_id = batch;
+    insert into dramatiq.moved (batch_id) values (batch);
+    return true;
+end $$;
+
 CREATE FUNCTION dramatiq.group_callbacks(message jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE
     AS $$
@@ -344,7 +379,7 @@ begin
         select message_id
         from unnest(held_ids, held_tokens) as h (id, token)
         join dramatiq.queue on message_id = id and lease_token = token and state = 'consumed'
-        where lease_expires_at < statement_timestamp() + lease * 0.9
+        where lease_expires_at - statement_timestamp() not between lease * 0.9 and lease
         for update of queue skip locked
     );
     select array_agg(id) filter (where message_id is null), array_agg(id) filter (where cancel_requested)
@@ -462,8 +497,59 @@ begin
         array_agg(row(group_id, dramatiq.group_callbacks(message))::dramatiq.ended) filter (where group_id is not null)
     into purged, ended from gone;
     perform dramatiq.leave_groups(ended, null);
-    perform dramatiq.wake();
+    perform dramatiq.wake(null, purged);
     return purged;
+end $$;
+
+CREATE FUNCTION dramatiq.put_back() RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+declare
+    back uuid[];
+begin
+    with expired as (
+        delete from dramatiq.moving where message_id in (
+            select message_id from dramatiq.moving where expires_at < clock_timestamp()
+            order by message_id for update skip locked
+        )
+        returning message_id, was
+    ), returned as (
+        update dramatiq.queue as q set state = was from expired where q.message_id = expired.message_id
+        returning q.message_id
+    )
+    select array_agg(message_id) into back from returned;
+    if back is not null then
+        perform dramatiq.wake(null, cardinality(back));
+    end if;
+    delete from dramatiq.moved where moved_at < now() - interval '7 days';
+    return coalesce(cardinality(back), 0);
+end $$;
+
+CREATE FUNCTION dramatiq.put_in(batch uuid, ids uuid[], queues text[], priorities integer[], bodies text[], raws bytea[], dues timestamp with time zone[], deads timestamp with time zone[], attempts integer[], losts integer[], codes text[], errors text[], groups text[], lefts boolean[]) RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+declare
+    stored integer;
+begin
+    insert into dramatiq.moved (batch_id) values (batch) on conflict do nothing;
+    if not found then
+        return 0;
+    end if;
+    insert into dramatiq.message_group (group_id, remaining)
+    select g, count(*) from unnest(groups, lefts) as m (g, is_left) where g is not null and not is_left group by g
+    on conflict do nothing;
+    insert into dramatiq.queue (
+        message_id, queue_name, state, mtime, message, raw_message, available_at, attempt, lost, priority, group_id,
+        group_left, code, error
+    )
+    select id, queue, case when died is null then 'queued' else 'rejected' end::dramatiq.state, coalesce(died, now()),
+        body::jsonb, raw, due, attempt, lost, least(greatest(priority, 1), 4), g, is_left, code, error
+    from unnest(ids, queues, priorities, bodies, raws, dues, deads, attempts, losts, codes, errors, groups, lefts)
+        as m (id, queue, priority, body, raw, due, died, attempt, lost, code, error, g, is_left)
+    on conflict (message_id) do nothing;
+    get diagnostics stored = row_count;
+    perform dramatiq.wake(queues, stored);
+    return stored;
 end $$;
 
 CREATE FUNCTION dramatiq.reap(max_lost integer) RETURNS integer
@@ -496,7 +582,7 @@ begin
                 then format('%s workers were lost while they ran this message.', lost + 1) else error end
         where message_id = any(expired);
         perform dramatiq.leave_groups(ended, null);
-        perform dramatiq.wake();
+        perform dramatiq.wake(null, cardinality(expired));
     end if;
     delete from dramatiq.queue where state = 'done' and result_ttl < now();
     delete from dramatiq.finished where finished_at < now() - interval '10 minutes';
@@ -533,7 +619,7 @@ begin
     set state = 'queued', attempt = attempt - 1, lease_token = null, lease_expires_at = null
     where message_id = any(held);
     perform dramatiq.leave_groups(ended, null);
-    perform dramatiq.wake();
+    perform dramatiq.wake(null, cardinality(held));
 end $$;
 
 CREATE FUNCTION dramatiq.requeue(ids uuid[]) RETURNS integer
@@ -553,9 +639,16 @@ begin
         available_at = statement_timestamp() + nr * interval '1 microsecond'
     from numbered where q.message_id = numbered.message_id;
     get diagnostics requeued = row_count;
-    perform dramatiq.wake();
+    perform dramatiq.wake(null, requeued);
     return requeued;
 end $$;
+
+CREATE FUNCTION dramatiq.revoke(ids uuid[], groups text[]) RETURNS void
+    LANGUAGE sql
+    AS $$
+    delete from dramatiq.queue where message_id = any(ids);
+    delete from dramatiq.message_group where group_id = any(groups);
+$$;
 
 CREATE FUNCTION dramatiq.runnable(queues text[], bounds integer[], OUT is_ready boolean, OUT next_due_s double precision) RETURNS record
     LANGUAGE plpgsql
@@ -608,19 +701,47 @@ begin
     return stored;
 end $$;
 
-CREATE FUNCTION dramatiq.wake(freed text[] DEFAULT NULL::text[]) RETURNS void
+CREATE FUNCTION dramatiq.take_out(batch uuid, ids uuid[], lease interval) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if exists (select from dramatiq.moving where batch_id = batch)
+        or exists (select from dramatiq.moved where batch_id = batch) then
+        return;
+    end if;
+    insert into dramatiq.moving (message_id, batch_id, was, expires_at)
+    with found as materialized (
+        select message_id, state, case when not group_left then group_id end as of_group
+        from dramatiq.queue where message_id = any(ids) and state in ('queued', 'rejected')
+        order by message_id for update
+    ), split as (
+        select of_group from found join dramatiq.message_group on group_id = of_group
+        group by of_group, remaining having count(*) <> remaining
+    )
+    select message_id, batch, state, clock_timestamp() + lease from found
+    where of_group is null or of_group not in (select of_group from split);
+    update dramatiq.queue set state = null
+    where message_id in (select message_id from dramatiq.moving where batch_id = batch);
+end $$;
+
+CREATE FUNCTION dramatiq.wake(arrived text[], most integer, freed text[] DEFAULT '{}'::text[]) RETURNS void
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
+declare
+    woken_count integer;
 begin
-    if exists (select from dramatiq.waiter where is_waiting and (freed is null or blocked && freed)) then
-        update dramatiq.waiter set is_waiting = false
-        where worker_id in (
-            select worker_id from dramatiq.waiter
-            where is_waiting and (freed is null or blocked && freed)
-            for update skip locked
-        );
-        perform pg_notify('dramatiq.wake', '');
+    if exists (select from dramatiq.waiter where is_waiting) then
+        with woken as (
+            update dramatiq.waiter set is_waiting = false
+            where worker_id in (
+                select worker_id from dramatiq.waiter
+                where is_waiting and (coalesce(queues && arrived, true) or blocked && freed)
+                order by since desc limit most for update skip locked
+            )
+            returning worker_id
+        )
+        select count(pg_notify('dramatiq.wake.' || worker_id, '')) into woken_count from woken;
     end if;
 end $$;
 
@@ -695,9 +816,25 @@ CREATE TABLE dramatiq.finished (
     finished_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
+CREATE TABLE dramatiq.identity (
+    id uuid DEFAULT gen_random_uuid() NOT NULL
+);
+
 CREATE TABLE dramatiq.message_group (
     group_id text NOT NULL,
     remaining integer NOT NULL
+);
+
+CREATE TABLE dramatiq.moved (
+    batch_id uuid NOT NULL,
+    moved_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE dramatiq.moving (
+    message_id uuid NOT NULL,
+    batch_id uuid NOT NULL,
+    was dramatiq.state NOT NULL,
+    expires_at timestamp with time zone NOT NULL
 );
 
 CREATE TABLE dramatiq.paused_queue (
@@ -739,9 +876,20 @@ CREATE UNLOGGED TABLE dramatiq.waiter (
     worker_id uuid NOT NULL,
     is_waiting boolean NOT NULL,
     since timestamp with time zone NOT NULL,
+    queues text[],
     blocked text[] NOT NULL
 )
 WITH (fillfactor='50');
+
+CREATE TABLE public.broker_moves (
+    batch_id uuid NOT NULL,
+    source text NOT NULL,
+    target text NOT NULL,
+    payload bytea NOT NULL,
+    messages integer NOT NULL,
+    is_taken boolean DEFAULT false NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
 
 CREATE TABLE public.campaign_counts (
     campaign_id uuid NOT NULL,
@@ -833,6 +981,16 @@ CREATE TABLE public.deliveries (
     CONSTRAINT deliveries_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'released'::text, 'sending'::text, 'sent'::text, 'delivered'::text, 'read'::text, 'failed'::text, 'skipped'::text, 'cancelled'::text, 'unknown'::text])))
 );
 
+CREATE TABLE public.fallback_sends (
+    id uuid NOT NULL,
+    message_ids text[] NOT NULL,
+    groups text[] NOT NULL,
+    payload bytea NOT NULL,
+    state text DEFAULT 'doubtful'::text NOT NULL,
+    sent_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT fallback_sends_state_check CHECK ((state = ANY (ARRAY['doubtful'::text, 'second'::text, 'voided'::text])))
+);
+
 CREATE TABLE public.import_chunks (
     import_id uuid NOT NULL,
     number integer NOT NULL,
@@ -914,6 +1072,25 @@ CREATE TABLE public.organizations (
     CONSTRAINT organizations_name_check CHECK ((name <> ''::text))
 );
 
+CREATE TABLE public.outbox (
+    id bigint NOT NULL,
+    kind text NOT NULL,
+    payload bytea NOT NULL,
+    messages integer NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT outbox_kind_check CHECK ((kind = ANY (ARRAY['enqueue'::text, 'finish'::text, 'call'::text])))
+)
+WITH (autovacuum_vacuum_scale_factor='0.0', autovacuum_vacuum_threshold='1000');
+
+ALTER TABLE public.outbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.outbox_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE public.senders (
     id uuid NOT NULL,
     organization_id uuid NOT NULL,
@@ -961,6 +1138,12 @@ ALTER TABLE ONLY dramatiq.counter
 ALTER TABLE ONLY dramatiq.message_group
     ADD CONSTRAINT message_group_pkey PRIMARY KEY (group_id);
 
+ALTER TABLE ONLY dramatiq.moved
+    ADD CONSTRAINT moved_pkey PRIMARY KEY (batch_id);
+
+ALTER TABLE ONLY dramatiq.moving
+    ADD CONSTRAINT moving_pkey PRIMARY KEY (message_id);
+
 ALTER TABLE ONLY dramatiq.paused_queue
     ADD CONSTRAINT paused_queue_pkey PRIMARY KEY (queue_name);
 
@@ -972,6 +1155,9 @@ ALTER TABLE ONLY dramatiq.rate_limit
 
 ALTER TABLE ONLY dramatiq.waiter
     ADD CONSTRAINT waiter_pkey PRIMARY KEY (worker_id);
+
+ALTER TABLE ONLY public.broker_moves
+    ADD CONSTRAINT broker_moves_pkey PRIMARY KEY (batch_id);
 
 ALTER TABLE ONLY public.campaign_counts
     ADD CONSTRAINT campaign_counts_pkey PRIMARY KEY (campaign_id);
@@ -987,6 +1173,9 @@ ALTER TABLE ONLY public.deliveries
 
 ALTER TABLE ONLY public.deliveries
     ADD CONSTRAINT deliveries_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.fallback_sends
+    ADD CONSTRAINT fallback_sends_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY public.import_chunks
     ADD CONSTRAINT import_chunks_pkey PRIMARY KEY (import_id, number);
@@ -1008,6 +1197,9 @@ ALTER TABLE ONLY public.jobs
 
 ALTER TABLE ONLY public.organizations
     ADD CONSTRAINT organizations_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.outbox
+    ADD CONSTRAINT outbox_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY public.senders
     ADD CONSTRAINT senders_organization_id_channel_provider_id_key UNIQUE (organization_id, channel, provider_id);
@@ -1034,6 +1226,8 @@ CREATE INDEX counter_age ON dramatiq.counter USING btree (expires_at);
 CREATE INDEX finished_age ON dramatiq.finished USING btree (finished_at);
 
 CREATE INDEX finished_token ON dramatiq.finished USING btree (token);
+
+CREATE INDEX moving_batch ON dramatiq.moving USING btree (batch_id);
 
 CREATE INDEX queue_dead ON dramatiq.queue USING btree (queue_name, mtime) WHERE (state = 'rejected'::dramatiq.state);
 
@@ -1068,6 +1262,8 @@ CREATE INDEX deliveries_in_flight ON public.deliveries USING btree (campaign_id,
 CREATE INDEX deliveries_pending ON public.deliveries USING btree (campaign_id, due_at, id) WHERE (status = 'pending'::text);
 
 CREATE INDEX deliveries_unknown ON public.deliveries USING btree (campaign_id, claimed_at) WHERE (status = 'unknown'::text);
+
+CREATE INDEX fallback_sends_open ON public.fallback_sends USING btree (sent_at) WHERE (state <> 'voided'::text);
 
 CREATE INDEX job_logs_age ON public.job_logs USING btree (created_at);
 

@@ -7,7 +7,7 @@ from dramatiq.rate_limits import RateLimiterBackend
 from dramatiq.rate_limits.backends import RedisBackend
 
 from brokers.broker import EngineBroker
-from brokers.redis.engine import RedisEngine
+from brokers.engine import Engine
 
 
 class RedisBroker(EngineBroker, stock.RedisBroker):
@@ -21,7 +21,7 @@ class RedisBroker(EngineBroker, stock.RedisBroker):
         url: The server, for the inherited `client`.
     """
 
-    def __init__(self, *, engine: RedisEngine, lease: timedelta, url: str) -> None:
+    def __init__(self, *, engine: Engine, lease: timedelta, url: str) -> None:
         super().__init__(engine=engine, lease=lease, url=url)
         self.queues = {}  # the stock broker makes it a set
 

@@ -61,9 +61,10 @@ def _send(claimed: Claimed) -> Settlement:
     campaign = _campaign(claimed.campaign_id)
     try:
         message = _render(campaign, claimed.parameters)
+        client = whatsapp()  # made at the first send, which takes longer than a slot may wait
         if campaign.is_paced and not _wait_until(claimed.slot_at):
             return Settlement(claimed.id, claimed.attempt, "pending", code="slot_missed", counts=False)
-        message_id = whatsapp().send(
+        message_id = client.send(
             number_id=campaign.sender,
             recipient=claimed.recipient,
             message=message,

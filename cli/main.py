@@ -20,9 +20,6 @@ COMMANDS = {
 }
 """Each command and what it is for; the module `cli.<command>` has it as `app`."""
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
-
 
 def app() -> None:
     """Run the command line. Ends the process: 0 done, 1 failed with a message, 2 wrong usage, 130 after Ctrl-C."""

@@ -4,7 +4,7 @@ from uuid import UUID
 
 from core.clock import uuid7
 from core.errors import PermanentError
-from db.pool import connection, transaction
+from db.pool import transaction
 
 DEFAULT_ID = UUID("00000000-0000-7000-8000-000000000000")
 """The organisation of an installation that serves only one; a fixed id, so that two first uses make one row."""
@@ -43,10 +43,3 @@ def named(name: str, *, create: bool = False) -> UUID:
     if len(found) > 1:
         raise PermanentError(f"Two organisations are called {name!r}.", code="organization_ambiguous")
     return UUID(str(found[0][0]))
-
-
-def name_of(organization_id: UUID) -> str:
-    """What the organisation is called; empty where there is none."""
-    with connection() as current:
-        row = current.execute("select name from organizations where id = %s", (organization_id,)).fetchone()
-    return "" if row is None else str(row[0])

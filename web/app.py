@@ -3,8 +3,8 @@
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, JSONResponse
-from starlette.concurrency import run_in_threadpool
 
 from core.errors import FanfareError
 from web import status_page

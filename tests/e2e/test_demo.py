@@ -80,7 +80,7 @@ def test_demo_that_is_ended_leaves_nothing(folder, number):
         start_new_session=True,
     ) as demo:
         assert demo.stdout
-        shown = []
+        shown: list[str] = []
         while not shown or not shown[-1].startswith("Campaign 0"):
             shown.append(demo.stdout.readline())
             assert shown[-1], "".join(shown)

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from tests.conftest import wait_until
+from web.app import make_app
 
 FANFARE = Path(sys.executable).with_name("fanfare")
 UNREACHABLE = "postgresql://nobody:hunter2@127.0.0.1:1/nothing"
@@ -53,6 +54,11 @@ def web(folder: Path, **variables: str) -> Iterator[tuple[subprocess.Popen[bytes
     finally:
         process.terminate()
         process.wait(20)
+
+
+def test_app_connects_to_nothing_before_it_is_asked(settings_env):
+    settings_env(DATABASE_URL=UNREACHABLE)
+    assert make_app().routes
 
 
 def test_ready_with_a_database_and_a_broker(database, tmp_path):

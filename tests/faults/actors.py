@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import dramatiq
-from dramatiq.broker import Broker
 from dramatiq.rate_limits import ConcurrentRateLimiter
 from dramatiq.rate_limits.backends import RedisBackend
 
@@ -18,7 +17,7 @@ QUEUE = "q"
 POLL_S = 0.02
 
 
-def declare(broker: Broker, effects: Effects, queue: str = QUEUE) -> tuple[Any, Any]:
+def declare(broker: Any, effects: Effects, queue: str = QUEUE) -> tuple[Any, Any]:
     """The actors `work(name, plan)` and `follow(name)` on `broker`.
 
     `work` notes `run name pid` and, when it comes so far, `end name run`, where run counts the runs of this name so
@@ -36,7 +35,8 @@ def declare(broker: Broker, effects: Effects, queue: str = QUEUE) -> tuple[Any, 
         run = effects.count("run")[name] + 1
         effects.add("run", name, os.getpid())
         if "slot" in plan:
-            limiter = ConcurrentRateLimiter(_backend(broker), plan["slot"], limit=2, ttl=plan["ttl_ms"])
+            client = broker.client
+            limiter = ConcurrentRateLimiter(RedisBackend(client=client), plan["slot"], limit=2, ttl=plan["ttl_ms"])
             with limiter.acquire():
                 _behave(plan, run)
         else:
@@ -65,7 +65,3 @@ def _behave(plan: Mapping[str, Any], run: int) -> None:
         raise RuntimeError("planned")
     if run == 1 and plan.get("die"):
         os._exit(9)
-
-
-def _backend(broker: Broker) -> Any:
-    return RedisBackend(client=broker.client) if hasattr(broker, "client") else broker.rate_limiter_backend()

@@ -60,7 +60,9 @@ class System:
 
     def start_worker(self, broker: Broker, **options: Any) -> Worker:
         """A worker of dramatiq in this process; stopped at the end."""
-        worker = Worker(broker, **{"worker_timeout": 100, "worker_threads": 4} | options)
+        # dramatiq-pg counts in whole seconds: with less than dramatiq's default of one it polls without a pause.
+        timeout_ms = 1000 if self.kind == "stock-pg" else 100
+        worker = Worker(broker, **{"worker_timeout": timeout_ms, "worker_threads": 4} | options)
         worker.start()
         self._workers.append(worker)
         return worker

@@ -154,7 +154,7 @@ def arm(engine: Engine, scenario: Scenario, effects: Effects, point: Point | Non
         setattr(engine, method, _armed(method, getattr(engine, method), calls, scenario, effects, point))
 
 
-def _armed(  # noqa: PLR0913, PLR0917 - what a call must know
+def _armed(
     method: str,
     call: Callable[..., Any],
     calls: Counter[str],
@@ -208,8 +208,8 @@ class Attempt:
             arm(broker.engine, self.scenario, self.effects, None if recovers else self.point)
             work_off(broker, self.scenario, self.effects, self.queue)
             status = 0
-        except BaseException as error:  # noqa: BLE001 - told by what is printed, and by the status
-            print(self.point, repr(error), file=sys.stderr)
+        except BaseException as error:  # noqa: BLE001 - told on stderr and by the status
+            sys.stderr.write(f"{self.point}: {error!r}\n")
         finally:
             os._exit(status)
 
@@ -278,7 +278,7 @@ def run_all(attempts: Sequence[Attempt], kind: str, url: str, *, recovers: bool)
 def main() -> None:
     kind, url, name, folder = sys.argv[1:]
     leases.HEARTBEAT_EVERY, leases.REAP_EVERY = HEARTBEAT_EVERY, REAP_EVERY
-    print(json.dumps(asdict(explore(kind, url, name, Path(folder)))))
+    sys.stdout.write(json.dumps(asdict(explore(kind, url, name, Path(folder)))))
 
 
 if __name__ == "__main__":

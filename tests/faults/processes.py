@@ -26,9 +26,11 @@ class Processes:
     def start(self, **options: Any) -> subprocess.Popen[bytes]:
         """Start a worker; `options` are those of `tests.faults.worker`."""
         config = json.dumps(self._config | options)
-        log = (self._folder / f"worker-{len(self._running)}.log").open("wb")
         command = [sys.executable, "-m", "tests.faults.worker", config]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+        with (self._folder / f"worker-{len(self._running)}.log").open("wb") as log:
+            process = subprocess.Popen(  # noqa: S603 - our own module
+                command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
+            )
         self._running.append(process)
         return process
 

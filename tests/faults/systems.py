@@ -36,7 +36,9 @@ def make_broker(kind: str, url: str, *, lease: timedelta = LEASE, **stock_option
     if kind == "redis":
         return RedisBroker(engine=RedisEngine(url), lease=lease, url=url)
     if kind == "stock-pg":
-        return dramatiq_pg.PostgresBroker(url=url, middleware=stock_middleware())
+        broker = dramatiq_pg.PostgresBroker(url=url, middleware=stock_middleware())
+        assert isinstance(broker, Broker)
+        return broker
     # By host and port, as redis-py's own defaults apply then; among them, to repeat a command by itself.
     where = parse_url(url)
     where["unix_socket_path"] = where.pop("path", None)
@@ -66,7 +68,7 @@ def unfinished(broker: Broker, url: str, queue: str) -> int:
     names = [queue, f"{queue}.DQ"]
     if isinstance(broker, stock_redis.RedisBroker):
         with redis.Redis.from_url(url) as client:
-            return sum(int(client.hlen(f"dramatiq:{name}.msgs")) for name in names)  # type: ignore[arg-type]  # redis-py's types allow for asyncio
+            return sum(int(client.hlen(f"dramatiq:{name}.msgs")) for name in names)
     with psycopg.connect(url) as connection:
         row = connection.execute(STOCK_UNFINISHED, [names]).fetchone()
     return int(row[0]) if row else 0

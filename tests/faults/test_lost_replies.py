@@ -1,14 +1,11 @@
 """The request takes effect and its reply is lost: nothing may be stranded, and nothing may happen twice."""
 
-import time
-
 import dramatiq
 
 from tests.conftest import wait_until
 from tests.faults.actors import QUEUE, declare
 from tests.faults.expect import equal
-
-SETTLED_S = 0.7
+from tests.faults.settling import settle
 
 
 @equal(30, stock_redis="stranded")
@@ -94,17 +91,6 @@ def test_the_reply_of_the_finish_with_a_next_step_is_lost(system, expected):
     system.proxy.lose_replies(1, request=lambda request: wanted in request)
     dramatiq.pipeline([first, second], broker=producer).run()
     wait_until(lambda: system.effects.count("follow")["second"] >= expected, "the second step runs")
-    settle(lambda: system.effects.all())
+    settle(system.effects.all)
     assert system.effects.count("follow")["second"] == expected
     assert (system.effects.count("run")["first"], system.proxy.passed.lost_replies) == (1, 1)
-
-
-def settle(state) -> None:
-    """Wait until `state()` has not changed for a while."""
-    seen, since = state(), time.monotonic()
-    deadline = since + 15
-    while time.monotonic() - since < SETTLED_S:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-        if (now := state()) != seen:
-            seen, since = now, time.monotonic()

@@ -30,7 +30,7 @@ demo: $(STAMP) ## Import 10,000 contacts, send a campaign to the simulator, prin
 
 .PHONY: run
 run: $(STAMP) ## Migrate, then run the Procfile's web, worker and scheduler here (PORT=8000)
-	@export PATH="$(CURDIR)/$(BIN):$$PATH"; fanfare migrate && exec honcho start --port $${PORT:-8000} web worker scheduler
+	@export PATH="$(CURDIR)/$(BIN):$$PATH"; python -m cli migrate && exec honcho start --port $${PORT:-8000} web worker scheduler
 
 .PHONY: redis
 redis: $(STAMP) ## Run a development Redis (Valkey) in the foreground (REDIS_PORT=6379)
@@ -39,10 +39,12 @@ redis: $(STAMP) ## Run a development Redis (Valkey) in the foreground (REDIS_POR
 
 .PHONY: test
 test: $(STAMP) ## Run all tests in random order, on both brokers (ARGS="…" goes to pytest)
+	@.ci/test-tools
 	@$(BIN)/pytest -n 2 $(ARGS)
 
 .PHONY: test-dramatiq2
 test-dramatiq2: $(STAMP2) ## Run all tests on dramatiq 2.2, in an environment of its own
+	@.ci/test-tools
 	@$(VENV2)/bin/pytest -n 2 $(ARGS)
 
 $(STAMP2): requirements-dramatiq2.txt pyproject.toml .ci/make-venv

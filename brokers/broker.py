@@ -17,13 +17,15 @@ from brokers.envelope import envelope_of
 from brokers.job import DEFAULT_TIME_LIMIT
 from brokers.middleware.group_callbacks import GroupCallbacks
 from brokers.middleware.job_tracking import JobTracking
+from brokers.middleware.keeper import Keeper
 from brokers.middleware.log_context import LogContext
 from brokers.middleware.one_consumer import OneConsumer
 from brokers.middleware.outcomes import Outcomes
 from brokers.middleware.pace import Pace
+from brokers.outbox import Outbox
 from brokers.results import EngineResults
+from brokers.store_clock import StoreClock
 from core.clock import to_ms
-from db import pool
 
 if TYPE_CHECKING:
     import dramatiq
@@ -42,6 +44,7 @@ def default_middleware(engine: "Engine") -> list[Middleware]:
         LogContext(),  # first, so that whatever else logs is named
         JobTracking(),  # records what Outcomes decided: before it here is after it there
         Outcomes(),  # decides when all that follow have had their say
+        Keeper(),  # looks after what crashes and outages leave behind
         OneConsumer(),  # before any thread of the worker starts
         AgeLimit(),  # skips what is too old before anything is spent on it
         PeriodiqMiddleware(skip_delay=NEVER_SKIP_S),
@@ -66,6 +69,11 @@ class EngineBroker(Broker):
     def __init__(self, *, engine: "Engine", lease: timedelta, **stock: Any) -> None:  # noqa: ANN401 - passed on
         self.engine = engine
         self.lease = lease
+        self.store_clock = StoreClock(engine)
+        # Where the store cannot be part of a transaction.
+        self.outbox: Outbox | None = None
+        if not engine.capabilities.transactional_enqueue:
+            self.outbox = getattr(engine, "outbox", None) or Outbox(engine)
         self.worker: dramatiq.Worker | None = None
         self.consumers: set[EngineConsumer] = set()
         self._hooks: dict[str, list[Callable[..., None]]] = {}
@@ -98,20 +106,16 @@ class EngineBroker(Broker):
         for message in messages:
             self.emit_before("enqueue", message, delay)
         envelopes = [envelope_of(self, message, delay=wait) for message in messages]
-        self._with_transaction(lambda: self.engine.enqueue_many(envelopes))
+        if self.outbox is None:
+            self.engine.enqueue_many(envelopes)
+        else:
+            self.outbox.enqueue_many(envelopes)
         for message in messages:
             self.emit_after("enqueue", message, delay)
 
     def create_group(self, group_id: str, size: int) -> None:
         """Announce a group, see `Engine.create_group`; part of a surrounding transaction as `enqueue` is."""
-        self._with_transaction(lambda: self.engine.create_group(group_id, size))
-
-    def _with_transaction(self, store: Callable[[], object]) -> None:
-        """Call `store` inside the surrounding transaction where the engine can be part of it, otherwise after it."""
-        if self.engine.capabilities.transactional_enqueue:
-            store()
-        else:
-            pool.after_commit(store)
+        (self.outbox or self.engine).create_group(group_id, size)
 
     # Messages out
 

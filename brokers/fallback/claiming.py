@@ -40,8 +40,8 @@ def both(
     claim_first: Callable[[ClaimRequest], list[Claim]], first: Engine, second: Engine, request: ClaimRequest
 ) -> list[Claim]:
     """Claim from both stores; what is too much goes back, so that the rest is what comes first over both."""
-    from_second = marked(second.claim(_left(request, first)))
-    from_first = claim_first(_left(request, second))
+    from_second = marked(second.claim(left(request, first)))
+    from_first = claim_first(left(request, second))
     ordered = sorted([*from_first, *from_second], key=lambda claim: (claim.priority, claim.order))
     surplus = [Held(c.message_id, c.queue, c.token) for c in ordered[request.room :]]
     of_first, of_second = split(surplus)
@@ -52,7 +52,7 @@ def both(
     return ordered[: request.room]
 
 
-def _left(request: ClaimRequest, other: Engine) -> ClaimRequest:
+def left(request: ClaimRequest, other: Engine) -> ClaimRequest:
     """`request` with bounds that count the leases of the other store."""
     bounded = [queue for queue, bound in request.queues.items() if bound is not None]
     if not bounded:

@@ -38,7 +38,7 @@ from brokers.fallback.pacing import Pacing
 from brokers.fallback.recent import Recent
 from brokers.outbox import Outbox
 from brokers.packed import pack_envelopes, pack_finishes
-from brokers.postgres.store import Glance, PostgresStore
+from brokers.postgres.store import NOTHING, Glance, PostgresStore
 from brokers.stores import Store
 from core.errors import TransientError
 from core.logging import get_logger
@@ -49,7 +49,6 @@ log = get_logger(__name__)
 GLANCE_EVERY_S = 1.0
 REAP_GRACE_S = 10.0
 """After its return the first store's leases are left alone: their workers renew or finish them first."""
-NOTHING = Glance(is_ready=False, is_used=False, is_journal_open=False)
 
 T = TypeVar("T")
 
@@ -149,7 +148,8 @@ class FallbackEngine(Engine):
 
     def _glance(self, own: _Process) -> Glance:
         """What the second store holds, at most about a second old."""
-        if not own.is_tended and time.monotonic() - own.glance_at >= GLANCE_EVERY_S:
+        age_s = time.monotonic() - own.glance_at
+        if age_s == float("inf") or (age_s >= GLANCE_EVERY_S and not own.is_tended):
             try:
                 return self._look(own)
             except TransientError as error:
@@ -216,13 +216,16 @@ class FallbackEngine(Engine):
     def claim(self, request: ClaimRequest) -> list[Claim]:
         """As in `Engine`, over both stores while both have messages; so do bounds, but for the change itself."""
         own = self._own
-        own.queues = dict(request.queues)
+        if own.queues != request.queues:
+            own.queues = dict(request.queues)
+            own.glance_at = float("-inf")
         if own.circuit.is_open:
             return claiming.marked(self.second.claim(request))
-        if not self._glance(own).is_ready:
-            return self._claim_first(request)
+        glance = self._glance(own)
+        if not glance.is_ready:
+            return self._claim_first(claiming.left(request, self.second) if glance.is_leased else request)
         claims = claiming.both(self._claim_first, self.first, self.second, request)
-        own.glance = replace(own.glance, is_ready=any(map(claiming.is_second, claims)))
+        own.glance = replace(own.glance, is_ready=any(map(claiming.is_second, claims)), is_leased=True)
         return claims
 
     def _claim_first(self, request: ClaimRequest) -> list[Claim]:
@@ -416,11 +419,6 @@ class FallbackEngine(Engine):
         """As in `Engine`: of the store that takes messages now."""
         _, moment = self._try_first(self.first.clock)
         return moment if moment is not None else self.second.clock()
-
-    def clock(self) -> datetime:
-        """As in `Engine`: of the store that gives slots now."""
-        _, moment = self._try_first(self.first.clock)
-        return moment or self.second.clock()
 
     def ping(self) -> timedelta:
         """As in `Engine`: of the store that takes messages now."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from dramatiq.middleware import Middleware
 
-from brokers import move
 from brokers.fallback import FallbackEngine
+from brokers.move import settle
 from brokers.stores import Store
 from core.errors import FanfareError
 from core.logging import get_logger
@@ -66,4 +66,4 @@ def _look_after(broker: "EngineBroker") -> None:
         broker.outbox.tell_left()
     for store in engine.stores if isinstance(engine, FallbackEngine) else (engine,):
         if isinstance(store, Store):
-            move.settle(store)
+            settle(store)

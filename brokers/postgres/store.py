@@ -41,7 +41,8 @@ PUT_IN = (
     " %s::timestamptz[], %s::int[], %s::int[], %s::text[], %s::text[], %s::text[], %s::boolean[])"
 )
 GLANCE = """
-    select is_ready, exists (select from dramatiq.queue), exists (select from fallback_sends where state <> 'voided')
+    select is_ready, exists (select from dramatiq.queue where state = 'consumed'),
+        exists (select from dramatiq.queue), exists (select from fallback_sends where state <> 'voided')
     from dramatiq.runnable(%s::text[], %s::int[])
 """
 COUNTS = """
@@ -56,13 +57,18 @@ class Glance:
 
     Attributes:
         is_ready: Something can be claimed of the queues asked.
+        is_leased: Workers hold some of its messages.
         is_used: It holds anything, if only a result.
         is_journal_open: There are sends of which copies may turn up in the first store.
     """
 
     is_ready: bool
+    is_leased: bool
     is_used: bool
     is_journal_open: bool
+
+
+NOTHING = Glance(is_ready=False, is_leased=False, is_used=False, is_journal_open=False)
 
 
 class PostgresStore(Store):
@@ -131,7 +137,7 @@ class PostgresStore(Store):
         """What is here for those who claim `queues`; one round trip, by index."""
         bounds = plain_array("null" if bound is None else bound for bound in queues.values())
         row = self._step(lambda connection: connection.execute(GLANCE, (list(queues), bounds)).fetchone())
-        return Glance(*row) if row else Glance(is_ready=False, is_used=False, is_journal_open=False)
+        return Glance(*row) if row else NOTHING
 
     def counts(self) -> tuple[int, int]:
         """Messages that have not ended, and those of sends that the first store did not confirm."""

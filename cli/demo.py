@@ -163,7 +163,7 @@ def _broker(settings: Settings) -> Iterator[str]:
             console().print("[yellow]BROKER_URL's PostgreSQL is left alone: the demo uses a database of its own.[/]")
         yield namespace
         return
-    make_engine(settings).ping()
+    make_engine(settings.model_copy(update={"broker_fallback": False})).ping()
     try:
         yield namespace
     finally:

@@ -46,6 +46,10 @@ class Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:  # noqa: ANN401 - as at `load`
         """As in typer, but with the real command in the place of its stub."""
         name, stub, rest = super().resolve_command(ctx, args)
+        if stub is not None and not ctx.resilient_parsing:
+            from cli.compose import configure_logs  # noqa: PLC0415 - it takes time to import
+
+            configure_logs()
         return name, stub and load(name or ""), rest
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - as at `load`

@@ -216,11 +216,19 @@ def test_health_says_what_is_down_and_what_to_do(fanfare):
 
 
 def test_health_with_a_broker_that_is_down(fanfare, database):
-    done = fanfare("health", "--json", BROKER_URL="redis://127.0.0.1:1/0")
+    done = fanfare("health", "--json", BROKER_URL="redis://127.0.0.1:1/0", BROKER_FALLBACK="false")
     assert done.returncode == 1
     checks = {one["name"]: one for one in json.loads(done.stdout)}
     assert checks["database"]["ok"]
     assert not checks["broker"]["ok"]
+
+
+def test_health_tells_that_messages_go_another_way(fanfare, database):
+    done = fanfare("health", "--json", BROKER_URL="redis://127.0.0.1:1/0")
+    assert done.returncode == 0
+    checks = {one["name"]: one for one in json.loads(done.stdout)}
+    assert not checks["broker"]["ok"]
+    assert checks["broker"]["found"] == "down; messages go through the database"
 
 
 def test_health_with_an_empty_database_says_how_to_migrate(fanfare, empty_database):

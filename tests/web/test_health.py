@@ -89,7 +89,7 @@ def test_database_that_is_down_is_named_and_the_process_lives(tmp_path):
 
 
 def test_broker_that_is_down_is_named(database, tmp_path):
-    with web(tmp_path, BROKER_URL="redis://127.0.0.1:1/0") as (_, get):
+    with web(tmp_path, BROKER_URL="redis://127.0.0.1:1/0", BROKER_FALLBACK="false") as (_, get):
         status, _, body = get("/health/ready")
         assert status == 503
         assert set(json.loads(body)["down"]) == {"broker"}

@@ -33,9 +33,9 @@ LEASE = timedelta(seconds=1.2)
 HEARTBEAT_EVERY = timedelta(milliseconds=50)
 REAP_EVERY = timedelta(milliseconds=100)
 DRAIN_TIMEOUT_S = 30
-AT_ONCE = 12
+AT_ONCE = 16
 """So many processes run at the same time; more would starve each other's heartbeats."""
-MOST_CALLS = 6
+MOST_CALLS = 4
 """Of one method; the further ones are looks of an idle worker."""
 CALLS = ("create_group", "enqueue_many", "claim", "finish_many", "heartbeat", "reap", "release_many")
 DIED = 9

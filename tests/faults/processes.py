@@ -28,9 +28,7 @@ class Processes:
         config = json.dumps(self._config | options)
         command = [sys.executable, "-m", "tests.faults.worker", config]
         with (self._folder / f"worker-{len(self._running)}.log").open("wb") as log:
-            process = subprocess.Popen(  # noqa: S603 - our own module
-                command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
-            )
+            process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
         self._running.append(process)
         return process
 

@@ -18,9 +18,7 @@ from tests.faults.processes import ROOT
 def test_the_effect_happens_once_wherever_a_worker_dies(system, name):
     """At least once always; exactly once where the actor had not run or was finished; what follows, exactly once."""
     command = [sys.executable, "-m", "tests.faults.crash_points", system.kind, system.url, name, str(system.folder)]
-    explored = subprocess.run(  # noqa: S603 - our own module
-        command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
-    )
+    explored = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
     assert explored.returncode == 0, explored.stderr
     found = json.loads(explored.stdout.splitlines()[-1])
     assert found["problems"] == [], explored.stderr

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 import threading
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from tests.conformance.servers import RedisServer, program, running
 from tests.conftest import wait_until
 from tests.faults.actors import QUEUE, declare
 from tests.faults.expect import equal, expect
-from tests.faults.proxy import address_of
 from tests.faults.systems import FAST_RECOVERY, make_broker
 
 
@@ -28,7 +28,7 @@ def short_pauses(monkeypatch):
 
 
 @equal(2, stock_redis=1)
-def test_an_actor_that_fails_while_the_store_is_away_is_retried(system, expected):
+def test_an_actor_that_fails_while_the_store_is_away_is_retried(system, expected, caplog):
     """TRAPS 9, 25: stock's retry cannot be stored, the error is swallowed, and the message is acknowledged later."""
     broker = system.broker(proxied=True)
     started, failing = threading.Event(), threading.Event()
@@ -47,24 +47,16 @@ def test_an_actor_that_fails_while_the_store_is_away_is_retried(system, expected
     assert started.wait(10)
     system.proxy.refuse()
     failing.set()
-    wait_until(lambda: worker.work_queue.unfinished_tasks == 0 if system.is_ours else True, "the run ends")
-    # redis-py needs up to seconds of its own until it gives up storing stock's retry.
-    outage = threading.Event()
-    outage.wait(1.5)
-    if not system.is_ours:
-        wait_until(lambda: "post_process_message" in stacks(), "stock gave the retry up")
+    if system.is_ours:
+        wait_until(lambda: worker.work_queue.unfinished_tasks == 0, "the run ends")
+        time.sleep(1.0)  # several tries to store what follows
+    else:
+        # redis-py tries for some seconds of its own.
+        wait_until(lambda: "Unexpected failure in after_process_message" in caplog.text, "stock gives the retry up")
     system.proxy.accept()
     direct = system.broker()
     wait_until(lambda: not system.unfinished(direct), "nothing is left")
     assert len(runs) == expected
-
-
-def stacks() -> str:
-    """Names of the functions that threads are in."""
-    import sys  # noqa: PLC0415 - for this only
-    import traceback  # noqa: PLC0415 - as above
-
-    return "\n".join("".join(traceback.format_stack(frame)) for frame in sys._current_frames().values())  # noqa: SLF001
 
 
 DELAYED = 50
@@ -92,7 +84,7 @@ def test_delayed_messages_survive_a_restart_of_the_store(system, expected, make_
             wait_until(lambda: not here.unfinished(broker), "nothing is left")
             assert set(here.effects.count("run").values()) == {1}
         else:
-            threading.Event().wait(3.0)  # twice their delay
+            time.sleep(3.0)  # twice their delay
             assert here.effects.all() == []
             assert here.unfinished(broker) == DELAYED
         here.close()
@@ -121,7 +113,7 @@ def test_work_that_ends_while_redis_is_out_of_memory_is_done_once(system, expect
             if here.is_ours:
                 wait_until(lambda: admin.hlen("{fanfare}:meta") == 0, "finishing needs no memory")
             admin.config_set("maxmemory", 0)
-            threading.Event().wait(0.5)
+            time.sleep(0.5)
             worker.stop(timeout=5000)
             # The deploy: another worker on the same server.
             successor = make_broker(here.kind, server.url, lease=timedelta(seconds=1), **FAST_RECOVERY)
@@ -134,10 +126,3 @@ def test_work_that_ends_while_redis_is_out_of_memory_is_done_once(system, expect
     finally:
         server.kill()
         shutil.rmtree(folder)
-
-
-def test_the_proxy_reaches_unix_sockets_too(tmp_path):
-    assert address_of("unix://:secret@/run/redis.sock") == "/run/redis.sock"
-    assert address_of("postgresql://me@/db?host=/run/postgres") == "/run/postgres/.s.PGSQL.5432"
-    assert address_of("redis://h:1/0") == ("h", 1)
-    assert address_of("postgresql://me@h/db") == ("h", 5432)

@@ -15,7 +15,7 @@ from tests.faults.actors import QUEUE, declare
 from tests.faults.expect import equal
 from tests.faults.systems import FAST_RECOVERY
 
-LEASE_S = 2
+LEASE_S = 1.2
 RECOVERING = {"lease": LEASE_S, "stock": FAST_RECOVERY}
 """A fresh worker takes over what a lost one held, within seconds on every system."""
 
@@ -159,7 +159,7 @@ def test_the_late_end_of_a_worker_that_was_given_up_has_no_effect(system, expect
     work, follow = declare(broker, system.effects)
     first = processes.start(threads=1, **RECOVERING)
     go = system.folder / "go"
-    plan = {"tell": 1} | ({"hold_gil": 3 * LEASE_S} if fault == "holds_the_interpreter" else {"wait_for": str(go)})
+    plan = {"tell": 1} | ({"hold_gil": 2.5 * LEASE_S} if fault == "holds_the_interpreter" else {"wait_for": str(go)})
     dramatiq.pipeline([work.message("long", plan), follow.message("after")], broker=broker).run()
     wait_until(lambda: system.effects.count("run")["long"] == 1, "it runs")
     if fault == "is_frozen":

@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from tests.conftest import wait_until
-from tests.faults.proxy import Proxy
+from tests.faults.proxy import Proxy, address_of
 
 
 @pytest.fixture
@@ -126,3 +126,10 @@ def raise_when_closed(client: socket.socket) -> None:
     """Reads; an orderly end is a lost connection, too."""
     if not client.recv(1000):
         raise ConnectionResetError
+
+
+def test_it_finds_a_server_by_its_url():
+    assert address_of("unix://:secret@/run/redis.sock") == "/run/redis.sock"
+    assert address_of("postgresql://me@/db?host=/run/postgres") == "/run/postgres/.s.PGSQL.5432"
+    assert address_of("redis://h:1/0") == ("h", 1)
+    assert address_of("postgresql://me@h/db") == ("h", 5432)

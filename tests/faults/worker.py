@@ -26,8 +26,8 @@ from tests.faults.actors import declare  # noqa: E402
 from tests.faults.effects import Effects  # noqa: E402
 from tests.faults.systems import OURS, make_broker  # noqa: E402
 
-REAP_EVERY = timedelta(milliseconds=200)
-"""More often than by default, so that tests need not wait."""
+OFTEN = timedelta(milliseconds=200)
+"""Leases are renewed and taken back so often, more than by default, so that tests can have short ones."""
 
 
 class DieBefore(Middleware):
@@ -38,7 +38,7 @@ class DieBefore(Middleware):
 
 
 def main() -> None:
-    leases.REAP_EVERY = REAP_EVERY
+    leases.HEARTBEAT_EVERY = leases.REAP_EVERY = OFTEN
     lease = timedelta(seconds=CONFIG.get("lease", 3))
     broker: Any = make_broker(CONFIG["kind"], CONFIG["url"], lease=lease, **CONFIG.get("stock", {}))
     if (step := CONFIG.get("die_before")) and CONFIG["kind"] in OURS:

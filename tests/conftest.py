@@ -109,7 +109,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server = [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     # Ends the server when the pipe closes: by the end of this block, or of this process.
     script = '"$@" </dev/null & server=$!; read -r _; kill -9 $server'
-    with subprocess.Popen(  # noqa: S603 - the package's own program
+    with subprocess.Popen(
         ["/bin/sh", "-c", script, "sh", *server],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

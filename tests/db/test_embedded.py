@@ -38,7 +38,7 @@ def start_user(data_dir):
     started = []
 
     def start():
-        process = subprocess.Popen(  # noqa: S603 - our own code
+        process = subprocess.Popen(
             [sys.executable, "-W", "error", "-c", USER, str(data_dir)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -131,7 +131,7 @@ def test_dramatiq_command_shares_the_server_and_stops_it_at_its_end(tmp_path, da
     (tmp_path / "app.py").write_text(DRAMATIQ_APP)
     command = [sys.executable, "-m", "dramatiq", "app", "--processes", "2", "--threads", "1", "--path", str(tmp_path)]
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "DATA_DIR": str(data_dir)}
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as process:  # noqa: S603 - ours
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as process:
         wait_until(lambda: len(list(tmp_path.glob("ready.*"))) == 2, "the workers do not start")
         pid = server_pid(data_dir)
         process.terminate()

@@ -25,7 +25,7 @@ def test_import_survives_a_kill_at_random_moments(organization):
     script = f"from uuid import UUID; from db.import_run import run; run(UUID('{import_id}'))"
     kills = 0
     for part in range(1, 6):
-        worker = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)  # noqa: S603  # our own script
+        worker = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)  # our own script
         wait_until(lambda goal=part * 1500: imports.load(import_id).records_done >= goal, "the import does not go on")
         time.sleep(rand.uniform(0, 0.03))  # anywhere within a batch
         worker.kill()
@@ -39,7 +39,7 @@ def test_import_survives_a_kill_at_random_moments(organization):
 def test_import_survives_death_at_every_exchange_with_the_database(database):
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "tests.db.import_crashes"]
     environment = {**os.environ, "DATABASE_URL": database}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)  # noqa: S603  # our own
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)  # our own
     assert done.returncode == 0, done.stderr
     crashes = json.loads(done.stdout)
     assert crashes["before"] >= 20

@@ -27,7 +27,7 @@ def tables(url):
 
 
 def start_migration(url, folder):
-    return subprocess.Popen([sys.executable, "-c", MIGRATE, url, str(folder)], stderr=subprocess.PIPE)  # noqa: S603 - our code
+    return subprocess.Popen([sys.executable, "-c", MIGRATE, url, str(folder)], stderr=subprocess.PIPE)
 
 
 def waiting_sessions(url, event):
@@ -132,7 +132,7 @@ def test_process_without_variables_starts_and_migrates_the_embedded_database(tmp
     """RUN-03: nothing is set, nothing was run before."""
     code = "from db import pool\nwith pool.connection() as c: print(c.execute('select count(*) from jobs').fetchone())"
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "DATA_DIR": str(tmp_path / "data")}
-    out = subprocess.run(  # noqa: S603 - our own code
+    out = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         env=environment,
         cwd=tmp_path,

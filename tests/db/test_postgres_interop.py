@@ -135,7 +135,7 @@ def test_a_result_ends_with_its_time_to_live(engine, database):
 
 def command(database: str, *arguments: str) -> str:
     program = Path(sys.executable).with_name("dramatiq-pg")
-    return subprocess.run(  # noqa: S603 - the stock package's own command
+    return subprocess.run(
         [program, "-d", database, *arguments], check=True, capture_output=True, text=True
     ).stdout
 

@@ -1,13 +1,16 @@
 """A running product: database, broker, simulator, worker processes."""
 
 import importlib
-import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from uuid import UUID
 
+import dramatiq
 import pytest
 
+from db.campaigns import NewCampaign
 from simulator.process import RunningSimulator, running_simulator
 from tests.e2e.stack import Stack, running_stack
 
@@ -41,15 +44,18 @@ def stack(tmp_path: Path, database, broker_url, simulator, settings_env) -> Iter
         yield running
 
 
-class composed:
+@pytest.fixture
+def start_campaign(stack: Stack) -> Callable[[NewCampaign], UUID]:
+    """`pipelines.campaign.start`, of the process as it is composed for this test."""
+    start: Callable[[NewCampaign], UUID] = importlib.import_module("pipelines.campaign").start
+    return start
+
+
+@contextmanager
+def composed() -> Iterator[None]:
     """Compose this process anew: the broker of an earlier test leads to that test's servers."""
-
-    def __enter__(self) -> None:
-        for name in [n for n in sys.modules if n.split(".")[0] in {"actors", "pipelines", "periodic"}]:
-            del sys.modules[name]
-        importlib.import_module("actors")
-
-    def __exit__(self, *_: object) -> None:
-        import dramatiq
-
-        dramatiq.get_broker().close()
+    for name in [n for n in sys.modules if n.split(".")[0] in {"actors", "pipelines", "periodic"}]:
+        del sys.modules[name]
+    importlib.import_module("actors")
+    yield
+    dramatiq.get_broker().close()

@@ -43,15 +43,15 @@ class Stack:
     def start_worker(self, *, threads: int = 8) -> subprocess.Popen:
         """`dramatiq actors` with one process of so many threads, in a process group of its own."""
         dramatiq = [str(Path(sys.executable).with_name("dramatiq")), "actors"]
-        log = (self.logs / f"worker-{len(self.workers)}.log").open("w")
-        worker = subprocess.Popen(
-            [*dramatiq, "--processes", "1", "--threads", str(threads)],
-            cwd=ROOT,
-            env=self.environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with (self.logs / f"worker-{len(self.workers)}.log").open("w") as log:
+            worker = subprocess.Popen(
+                [*dramatiq, "--processes", "1", "--threads", str(threads)],
+                cwd=ROOT,
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         self.workers.append(worker)
         return worker
 

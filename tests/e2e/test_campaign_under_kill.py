@@ -16,13 +16,11 @@ THREADS = 8
 
 
 @pytest.mark.timeout(180)
-def test_a_killed_worker_costs_no_recipient_and_doubles_none(stack, simulator, organization):
-    from pipelines import campaign
-
+def test_a_killed_worker_costs_no_recipient_and_doubles_none(stack, start_campaign, simulator, organization):
     add_contacts(organization, RECIPIENTS)
     sender = add_sender(organization, rate=200)
     victim, other = stack.start_worker(threads=THREADS), stack.start_worker(threads=THREADS)
-    campaign_id = campaign.start(new_campaign(organization, sender))
+    campaign_id = start_campaign(new_campaign(organization, sender))
 
     until(lambda: campaigns.progress(campaign_id).counts.sent >= 300, 60, "300 sends before the kill")
     stack.kill(victim)
@@ -45,15 +43,13 @@ def test_a_killed_worker_costs_no_recipient_and_doubles_none(stack, simulator, o
 
 
 @pytest.mark.timeout(120)
-def test_failures_of_some_recipients_do_not_stop_the_others(stack, simulator, organization):
+def test_failures_of_some_recipients_do_not_stop_the_others(stack, start_campaign, simulator, organization):
     """JOB-01: per-recipient errors, retries for transient ones only, partial success."""
-    from pipelines import campaign
-
     simulator.plan(shares={"131000": 0.15, "131026": 0.2}, seed=7)
     add_contacts(organization, 200)
     sender = add_sender(organization, rate=None)
     stack.start_worker(threads=THREADS)
-    campaign_id = campaign.start(new_campaign(organization, sender, max_attempts=5))
+    campaign_id = start_campaign(new_campaign(organization, sender, max_attempts=5))
     until(lambda: campaigns.progress(campaign_id).finished_at, 60, f"the end\n{stack.log_text()[-3000:]}")
 
     progress = campaigns.progress(campaign_id)

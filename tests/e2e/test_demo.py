@@ -51,7 +51,7 @@ def variables_for(folder: Path, broker_url: str) -> dict[str, str]:
 
 
 def test_demo_shows_that_ledger_and_simulator_agree_and_leaves_nothing(folder, broker_url):
-    done = subprocess.run(  # noqa: S603 - our own program
+    done = subprocess.run(
         [FANFARE, "demo", "--recipients", "160", "--rate", "60"],
         env=variables_for(folder, broker_url),
         capture_output=True,
@@ -71,7 +71,7 @@ def test_demo_shows_that_ledger_and_simulator_agree_and_leaves_nothing(folder, b
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_demo_that_is_ended_leaves_nothing(folder, number):
-    with subprocess.Popen(  # noqa: S603 - our own program
+    with subprocess.Popen(
         [FANFARE, "demo"],
         env=variables_for(folder, ""),
         stdout=subprocess.PIPE,
@@ -94,7 +94,7 @@ def test_demo_that_is_ended_leaves_nothing(folder, number):
 
 def test_demo_that_fails_shows_the_log_and_leaves_nothing(folder):
     """The web process cannot start with a wrong setting that the demo itself does not meet."""
-    done = subprocess.run(  # noqa: S603 - our own program
+    done = subprocess.run(
         [FANFARE, "demo"],
         env=variables_for(folder, "") | {"WORKER_THREADS": "many"},
         capture_output=True,

@@ -12,7 +12,7 @@ from tests.meta.tree import ROOT, make_targets, text
 
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    return subprocess.run(  # noqa: S603  words of this file
+    return subprocess.run(
         command, cwd=ROOT, env=clean | environment, capture_output=True, text=True, timeout=60, check=False
     )
 

@@ -27,7 +27,7 @@ PACKAGES = (
 def files() -> tuple[Path, ...]:
     """Every file that is tracked or would be, relative to the root."""
     command = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603  fixed words
+    names = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return tuple(Path(name) for name in sorted(set(names.split("\0"))) if name and (ROOT / name).is_file())
 
 

@@ -31,7 +31,7 @@ def fanfare(tmp_path) -> Run:
     def run(*words: object, **variables: str) -> subprocess.CompletedProcess[str]:
         command = [str(FANFARE), *map(str, words)]
         environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"} | variables
-        return subprocess.run(  # noqa: S603 - our own program
+        return subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
         )
 
@@ -40,7 +40,7 @@ def fanfare(tmp_path) -> Run:
 
 def rows(url: str, table: str) -> int:
     with psycopg.connect(url) as connection:
-        found = connection.execute(f"select count(*) from {table}").fetchone()  # noqa: S608 - names in this file
+        found = connection.execute(f"select count(*) from {table}").fetchone()
     assert found
     return int(found[0])
 
@@ -61,7 +61,7 @@ def test_help_answers_without_importing_what_the_commands_need():
     heavy = {"psycopg", "pydantic", "dramatiq", "fastapi", "redis", "phonenumbers"}
     code = f"import sys, cli.main; cli.main.commands(); print(sorted({heavy!r} & set(sys.modules)))"
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - the words above
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
@@ -184,7 +184,7 @@ def test_watching_can_be_ended_and_says_how_to_go_on(fanfare, database, tmp_path
     (tmp_path / "a.csv").write_text("phone\n+14155552671\n")
     assert fanfare("contacts", "import", "a.csv", "--here").returncode == 0
     words = ("campaign", "send", "--name", "A", "--sender", "1", "--text", "Hi", "--watch")
-    with subprocess.Popen(  # noqa: S603 - our own program
+    with subprocess.Popen(
         [FANFARE, *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as watching:
         assert watching.stdout

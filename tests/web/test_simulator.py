@@ -212,14 +212,14 @@ def test_it_ends_when_its_parent_is_gone():
         "with running_simulator() as simulator:\n"
         "    print(simulator.process.pid, flush=True)\n    os._exit(9)\n"
     )
-    parent = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)  # noqa: S603 - our own program
+    parent = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
     pid = int(parent.stdout)
     poll(lambda: not is_running(pid))
 
 
 def is_running(pid):
     try:
-        with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123 - a file of the kernel
+        with open(f"/proc/{pid}/stat") as stat:
             return stat.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
@@ -288,7 +288,7 @@ def test_health_answers_and_unknown_paths_do_not_exist(simulator):
 def test_options_of_the_command_line_reach_the_plan(tmp_path):
     command = [sys.executable, "-m", "simulator", "--port=0", f"--data={tmp_path}", "--until-stdin-closes"]
     command += ["--seed=7", "--rate=20", "--number=55=12.5", "--fault=131026=0.25", "--fault=http:500=0.1"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own program
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         netloc = urlsplit(json.loads(process.stdout.readline())["url"]).netloc
         connection = http.client.HTTPConnection(netloc, timeout=10)
         connection.request("GET", "/admin/plan")
@@ -302,6 +302,6 @@ def test_options_of_the_command_line_reach_the_plan(tmp_path):
 
 def test_a_wrong_option_is_explained(tmp_path):
     command = [sys.executable, "-m", "simulator", "--port=0", f"--data={tmp_path}", "--fault=explode=0.25"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)  # noqa: S603 - our own program
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 1
     assert "explode" in done.stderr

@@ -1,11 +1,16 @@
 """The request takes effect and its reply is lost: nothing may be stranded, and nothing may happen twice."""
 
+from datetime import timedelta
+
 import dramatiq
 
 from tests.conftest import wait_until
 from tests.faults.actors import QUEUE, declare
 from tests.faults.expect import equal
 from tests.faults.settling import settle
+
+LONG = timedelta(minutes=5)
+"""So that nothing is put right by a lease that ran out."""
 
 
 @equal(30, stock_redis="stranded")
@@ -14,7 +19,7 @@ def test_the_reply_of_one_claim_is_lost(system, expected):
 
     redis-py repeats the fetch by itself and gets other messages.
     """
-    work, _ = declare(broker := system.broker(proxied=True), system.effects)
+    work, _ = declare(broker := system.broker(proxied=True, lease=LONG), system.effects)
     producer = system.broker()
     declare(producer, system.effects)
     for n in range(30):
@@ -36,7 +41,7 @@ def test_the_reply_of_one_claim_is_lost(system, expected):
 @equal(1, stock_redis=2)
 def test_the_reply_of_one_enqueue_is_lost(system, expected):
     """TRAPS 29: redis-py sends stock's script again, which puts the message in line again. Ours counts ids."""
-    producer = system.broker(proxied=True)
+    producer = system.broker(proxied=True, lease=LONG)
     work, _ = declare(producer, system.effects)
     producer.enqueue(work.message("warm", {}))  # connections, scripts and statements are there
     system.proxy.lose_replies(1, request=lambda request: b"lost-" in request)
@@ -53,7 +58,7 @@ def test_the_reply_of_one_enqueue_is_lost(system, expected):
 @equal(2, stock_redis=3)
 def test_the_reply_of_one_retry_is_lost(system, expected):
     """TRAPS 29, 9: the retry is stored twice by stock; our finish is applied once however often it is sent."""
-    broker = system.broker(proxied=True)
+    broker = system.broker(proxied=True, lease=LONG)
     work, _ = declare(broker, system.effects)
     system.start_worker(broker)
     broker.enqueue(work.message("warm", {}))
@@ -71,13 +76,13 @@ def test_the_reply_of_one_retry_is_lost(system, expected):
     settle(lambda: system.effects.count("run"))
     assert system.effects.count("run")["once"] == expected
     assert system.proxy.passed.lost_replies == 1
-    assert not system.unfinished(broker)
+    wait_until(lambda: not system.unfinished(broker), "nothing is left")
 
 
 @equal(1, stock_redis=2)
 def test_the_reply_of_the_finish_with_a_next_step_is_lost(system, expected):
     """TRAPS 29: the next step of a pipeline and the acknowledgement are one step, and take effect once."""
-    broker = system.broker(proxied=True)
+    broker = system.broker(proxied=True, lease=LONG)
     work, follow = declare(broker, system.effects)
     system.start_worker(broker)
     broker.enqueue(work.message("warm", {}))

@@ -26,7 +26,7 @@ from periodiq import cron
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from core.clock import to_ms
-from core.errors import PermanentError, RetryPolicy
+from core.errors import FanfareError, PermanentError, RetryPolicy
 
 DEFAULT_TIME_LIMIT = timedelta(minutes=5)
 RESULT_TTL = timedelta(days=7)
@@ -109,6 +109,7 @@ def job(
             queue_name=queue,
             priority=int(priority),
             retry_policy=retry,
+            throws=FanfareError,  # what is raised on purpose is not logged as an unhandled exception
             time_limit=to_ms(time_limit),
             concurrency=concurrency,
             rate=rate,

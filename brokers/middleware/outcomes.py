@@ -120,7 +120,7 @@ class _Options:
 
 def _outcome(exception: BaseException, attempt: int, options: _Options) -> Outcome:
     throws = options.get("throws")
-    if throws and isinstance(exception, throws):
+    if throws and isinstance(exception, throws) and not isinstance(exception, FanfareError):
         return Outcome(Action.DEAD, type(exception).__name__)
     if isinstance(exception, ActorNotFound):
         return Outcome(Action.DEAD, "unknown_actor")

@@ -3,9 +3,12 @@
 from datetime import timedelta
 
 import dramatiq_pg
+from dramatiq.rate_limits import RateLimiterBackend
 
 from brokers.broker import EngineBroker
 from brokers.postgres.engine import PostgresEngine
+from brokers.postgres.rate_limits import PostgresRateLimiterBackend
+from core.settings import get_settings
 
 
 class PostgresBroker(EngineBroker, dramatiq_pg.PostgresBroker):  # type: ignore[misc] # dramatiq-pg has no types
@@ -19,3 +22,8 @@ class PostgresBroker(EngineBroker, dramatiq_pg.PostgresBroker):  # type: ignore[
 
     def __init__(self, *, engine: PostgresEngine, lease: timedelta, url: str) -> None:
         super().__init__(engine=engine, lease=lease, url=url, results=False, schema="dramatiq", prefix="")
+        self._url = url
+
+    def rate_limiter_backend(self) -> RateLimiterBackend:
+        """Where dramatiq's own rate limiters (`dramatiq.rate_limits`) keep their counts."""
+        return PostgresRateLimiterBackend(self._url, transaction_pooling=get_settings().database_transaction_pooling)

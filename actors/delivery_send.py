@@ -7,9 +7,9 @@ gets a new slot from the limiter with a later window.
 """
 
 import time
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from brokers.current import current_broker
 from brokers.job import Payload, Priority, job
@@ -39,6 +39,16 @@ class SendDelivery(Payload):
     """Names the delivery."""
 
     delivery_id: UUID
+
+
+def message_id_of(delivery_id: UUID, slot: datetime) -> str:
+    """Id of the message that sends a delivery at `slot`: whoever reads the ledger can ask the broker for it.
+
+    Args:
+        delivery_id: The delivery.
+        slot: Its `slot_at`; each release has another one.
+    """
+    return str(uuid5(delivery_id, slot.astimezone(UTC).isoformat()))
 
 
 @job(

@@ -267,6 +267,10 @@ class Engine(ABC):
         """State of the named queues, or of all that hold anything, sorted by name."""
 
     @abstractmethod
+    def holds(self, message_ids: Sequence[str]) -> set[str]:
+        """Those of `message_ids` that have not ended: they wait, run, are dead letters or on the move."""
+
+    @abstractmethod
     def pause(self, queue: str) -> None:
         """Let no message of `queue` be claimed until `resume`."""
 

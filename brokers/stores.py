@@ -46,10 +46,6 @@ class Store(Engine):
         """Return if messages can be stored now, raise TransientError otherwise."""
 
     @abstractmethod
-    def holds(self, message_ids: Sequence[str]) -> set[str]:
-        """Those of `message_ids` that have not ended here: they wait, run, are dead letters or on the move."""
-
-    @abstractmethod
     def revoke(self, message_ids: Sequence[str], groups: Sequence[str]) -> None:
         """Remove messages in whatever state, uncounted by their groups, and these groups; they live elsewhere."""
 

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import typer
 
+from brokers.tracked import send_tracked
 from cli import import_view, organization
 from cli.compose import compose
 from cli.organization import Organization
@@ -115,7 +116,7 @@ def _accept(file: Path, owner_name: str | None, options: ImportOptions, *, enque
         if enqueue:
             from actors.contact_import import import_contacts  # noqa: PLC0415 - needs a composed process
 
-            import_contacts.send_with_options(kwargs={"import_id": str(import_id)}, job_id=str(import_id))
+            send_tracked(import_contacts, import_id, {"import_id": str(import_id)})
     return import_id
 
 

@@ -151,6 +151,27 @@ def orphan(delivery_id: UUID, *, silent_for: timedelta) -> bool:
     return row is not None
 
 
+def released(campaign_id: UUID) -> list[tuple[UUID, datetime]]:
+    """(id, slot_at) of the released deliveries; bounded by the campaign's window."""
+    with pool.connection() as connection:
+        return connection.execute(
+            "select id, slot_at from deliveries where campaign_id = %s and status = 'released'", (campaign_id,)
+        ).fetchall()
+
+
+def take_back(lost: Sequence[tuple[UUID, datetime]]) -> int:
+    """Make released deliveries, named with their slots, pending again: nobody will send them. Returns how many."""
+    with pool.transaction() as connection:
+        return connection.execute(
+            """
+            update deliveries d set status = 'pending', due_at = clock_timestamp()
+            from unnest(%s::uuid[], %s::timestamptz[]) as lost(id, slot)
+            where d.id = lost.id and d.slot_at = lost.slot and d.status = 'released'
+            """,
+            ([delivery_id for delivery_id, _ in lost], [slot for _, slot in lost]),
+        ).rowcount
+
+
 @dataclass(frozen=True, slots=True)
 class Repairs:
     """How many deliveries a sweep put right."""

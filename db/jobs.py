@@ -6,7 +6,7 @@ A job is over once, by whatever comes first; what comes later changes nothing. E
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, LiteralString
 from uuid import UUID
 
@@ -85,6 +85,12 @@ _LOG: LiteralString = """
 
 _GET: LiteralString = "select * from jobs where organization_id = %s and id = %s"
 
+_OPEN: LiteralString = """
+    select * from jobs
+    where completed_at is null and created_at < now() - %s::interval and (%s::uuid is null or id > %s)
+    order by id limit %s
+"""
+
 
 def create(
     organization_id: UUID,
@@ -158,6 +164,12 @@ def get(organization_id: UUID, job_id: UUID) -> Job | None:
     """A job of the organisation; None where it has no such job."""
     with connection() as current, current.cursor(row_factory=class_row(Job)) as cursor:
         return cursor.execute(_GET, [organization_id, job_id]).fetchone()
+
+
+def open_jobs(*, older_than: timedelta, after: UUID | None = None, limit: int = 500) -> list[Job]:
+    """Jobs that are not over, created at least so long ago, by id from `after` on."""
+    with connection() as current, current.cursor(row_factory=class_row(Job)) as cursor:
+        return cursor.execute(_OPEN, [older_than, after, after, limit]).fetchall()
 
 
 def _log(

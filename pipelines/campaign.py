@@ -7,12 +7,12 @@ sweep (`periodic/ledger_sweep.py`) starts the dispatch again from the ledger.
 """
 
 import math
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import dramatiq
 
-from actors.delivery_send import send_delivery
+from actors.delivery_send import message_id_of, send_delivery
 from brokers.current import current_broker
 from brokers.engine import Limit, Reservation
 from brokers.fan_out import fan_out
@@ -117,8 +117,9 @@ def _release(campaign: Campaign, size: int) -> int:
     if not ids:
         return 0
     slots = _reserve(campaign, len(ids))
-    deliveries.release(ids, [slots.at + timedelta(seconds=offset) for offset in slots.offsets])
-    released = list(zip(ids, slots.offsets, strict=True))
+    moments = [slots.at + timedelta(seconds=offset) for offset in slots.offsets]
+    deliveries.release(ids, moments)
+    released = list(zip(ids, moments, slots.offsets, strict=True))
     for first in range(0, len(released), GROUP_SIZE):
         _run_group(campaign.id, released[first : first + GROUP_SIZE])
     if campaign.is_paced:
@@ -139,13 +140,13 @@ def _reserve(campaign: Campaign, count: int) -> Reservation:
     return current_broker().engine.reserve(limits, count, lead=SEND_AHEAD)
 
 
-def _run_group(campaign_id: UUID, members: list[tuple[UUID, float]]) -> None:
+def _run_group(campaign_id: UUID, members: list[tuple[UUID, datetime, float]]) -> None:
     group = dramatiq.group(
         send_delivery.message_with_options(
             kwargs={"delivery_id": str(delivery_id)},
             delay=max(0, to_ms(timedelta(seconds=slot_in_s) - SEND_AHEAD)),
-        )
-        for delivery_id, slot_in_s in members
+        ).copy(message_id=message_id_of(delivery_id, slot))
+        for delivery_id, slot, slot_in_s in members
     )
     group.add_completion_callback(dispatch_campaign.message(campaign_id=str(campaign_id)))
     fan_out(group)

@@ -375,7 +375,7 @@ class FallbackEngine(Engine):
         return found
 
     def holds(self, message_ids: Sequence[str]) -> set[str]:
-        """As `Store.holds`, in either of them.
+        """As in `Engine`, in either of them.
 
         Raises:
             TransientError: the first is away: what it holds is not known.

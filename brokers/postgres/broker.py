@@ -22,8 +22,13 @@ class PostgresBroker(EngineBroker, dramatiq_pg.PostgresBroker):  # type: ignore[
 
     def __init__(self, *, engine: PostgresEngine, lease: timedelta, url: str) -> None:
         super().__init__(engine=engine, lease=lease, url=url, results=False, schema="dramatiq", prefix="")
-        self._url = url
+        self._limits = PostgresRateLimiterBackend(url, transaction_pooling=get_settings().database_transaction_pooling)
 
     def rate_limiter_backend(self) -> RateLimiterBackend:
         """Where dramatiq's own rate limiters (`dramatiq.rate_limits`) keep their counts."""
-        return PostgresRateLimiterBackend(self._url, transaction_pooling=get_settings().database_transaction_pooling)
+        return self._limits
+
+    def close(self) -> None:
+        """Close the connections of this process."""
+        super().close()
+        self._limits.close()

@@ -33,7 +33,7 @@ def test_files_of_imports_go_after_they_ended(organization):
         rows(
             """
             insert into jobs (id, organization_id, type, queue, status, completed_at)
-            values (%s, %s, 't', 'q', %s, now() - %s) returning id
+            values (%s, %s, 't', 'q', %s, now() - %s::interval) returning id
             """,
             job_id,
             organization,

@@ -15,6 +15,7 @@ from brokers.engine import Claim, ClaimRequest, Disposition, Finish
 from brokers.leases import Leases
 from brokers.message import LeasedMessage
 from brokers.middleware.outcomes import decide
+from brokers.work_queue import WorkQueue
 from core.errors import FanfareError, TransientError
 from core.logging import get_logger
 
@@ -92,8 +93,15 @@ class EngineConsumer(Consumer):
         for message in messages:
             if message.failed:
                 self.nack(message)
-            else:
-                self._buffer.append(message)
+        runnable = [message for message in messages if not message.failed]
+        worker = self._broker.worker
+        if self._stopped:
+            self._leases.release(runnable)
+        elif worker is not None and isinstance(worker.work_queue, WorkQueue):
+            # dramatiq's thread would take them one by one, with several steps for each.
+            worker.work_queue.put_many(runnable)
+        else:
+            self._buffer.extend(runnable)
 
     def _decode(self, claim: Claim) -> LeasedMessage:
         """The message of a claim. One that cannot be read, or that no actor here can run, is dead by itself."""

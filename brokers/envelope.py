@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import dramatiq
 from dramatiq.errors import ActorNotFound
 
 from brokers.engine import Envelope
@@ -11,14 +12,13 @@ from brokers.job import Priority
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import dramatiq
-
     from brokers.broker import EngineBroker
 
 
-def envelope_of(
-    broker: "EngineBroker", message: "dramatiq.Message[Any]", *, delay: timedelta = timedelta()
-) -> Envelope:
+NO_DELAY = timedelta()
+
+
+def envelope_of(broker: "EngineBroker", message: "dramatiq.Message[Any]", *, delay: timedelta = NO_DELAY) -> Envelope:
     """What the store needs to know of `message`.
 
     Its time is set by an option `run_at` (aware datetime or ISO text), by `delay`, or by an option `delay` in
@@ -28,8 +28,8 @@ def envelope_of(
         message_id=message.message_id,
         queue=message.queue_name,
         priority=_priority(broker, message),
-        body=message.encode(),
-        delay=delay or timedelta(milliseconds=message.options.get("delay") or 0),
+        body=dramatiq.get_encoder().encode(vars(message)),  # `Message.encode` goes over the fields one by one
+        delay=delay or _delay(message.options),
         run_at=_run_at(message.options),
         group_id=group_of(message.options),
     )
@@ -51,6 +51,11 @@ def _priority(broker: "EngineBroker", message: "dramatiq.Message[Any]") -> int:
             wanted = 0
     # 0 is what dramatiq gives an actor that states none.
     return int(wanted) or Priority.NORMAL
+
+
+def _delay(options: dict[str, Any]) -> timedelta:
+    delay_ms = options.get("delay")
+    return timedelta(milliseconds=delay_ms) if delay_ms else NO_DELAY
 
 
 def _run_at(options: dict[str, Any]) -> datetime | None:

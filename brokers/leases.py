@@ -2,9 +2,9 @@
 
 import threading
 import time
-from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from core.errors import TransientError
@@ -38,9 +38,8 @@ class Leases:
     def __init__(self, engine: "Engine", lease: timedelta) -> None:
         self._engine = engine
         self._lease = lease
-        self._held: dict[str, tuple[LeasedMessage, float]] = {}
-        self._finished: deque[LeasedMessage] = deque()
-        self._flushing = 0
+        self._held: dict[LeasedMessage, float] = {}
+        self._finished: SimpleQueue[LeasedMessage | None] = SimpleQueue()
         self._changed = threading.Condition()
         self._stopped = threading.Event()
         self._rate = _Rate()
@@ -63,14 +62,11 @@ class Leases:
         """Begin to keep `messages`."""
         since = time.monotonic()
         with self._changed:
-            for message in messages:
-                self._held[message.claim.token + message.claim.message_id] = (message, since)
+            self._held.update(dict.fromkeys(messages, since))
 
     def finish(self, message: "LeasedMessage") -> None:
         """Apply `message.finish` soon; the message stays held until that is done. Returns at once."""
-        with self._changed:
-            self._finished.append(message)
-            self._changed.notify_all()
+        self._finished.put(message)
 
     def release(self, messages: Iterable["LeasedMessage"]) -> None:
         """Hand messages that did not begin back to the head of their queues; if that fails, their leases run out."""
@@ -79,7 +75,7 @@ class Leases:
             return
         with self._changed:
             for message in released:
-                self._held.pop(message.claim.token + message.claim.message_id, None)
+                self._held.pop(message, None)
             self._changed.notify_all()
         try:
             self._engine.release_many([message.held for message in released])
@@ -93,32 +89,37 @@ class Leases:
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Finish what is decided, then stop the threads. What cannot be finished in time, runs again elsewhere."""
+        finishing, keeping = self._threads
+        self._finished.put(None)
+        finishing.join(timeout_s)
+        self._stopped.set()
         with self._changed:
-            self._changed.wait_for(lambda: not self._finished and not self._flushing, timeout_s)
-            self._stopped.set()
             self._changed.notify_all()
-        for thread in self._threads:
-            thread.join(timeout_s)
+        finishing.join(timeout_s)
+        keeping.join(timeout_s)
 
     # The thread that finishes
 
     def _finish_loop(self) -> None:
         last_flush = 0.0
-        while batch := self._next_batch(last_flush):
-            self._flush(batch)
+        while (message := self._finished.get()) is not None:
+            pause = last_flush + BATCH_PAUSE_S - time.monotonic()
+            if pause > 0 and self._finished.qsize() < MAX_BATCH:
+                time.sleep(pause)
+            self._flush([message, *self._more()])
             last_flush = time.monotonic()
 
-    def _next_batch(self, last_flush: float) -> list["LeasedMessage"]:
-        """The next finishes to apply; empty when closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._finished or self._stopped.is_set())
-        pause = last_flush + BATCH_PAUSE_S - time.monotonic()
-        if pause > 0 and len(self._finished) < MAX_BATCH:
-            time.sleep(pause)
-        with self._changed:
-            batch = [self._finished.popleft() for _ in range(min(MAX_BATCH, len(self._finished)))]
-            self._flushing = len(batch)
-            return batch
+    def _more(self) -> Iterator["LeasedMessage"]:
+        """What else is finished by now; leaves the word that there will be no more where it is."""
+        for _ in range(min(self._finished.qsize(), MAX_BATCH - 1)):
+            try:
+                message = self._finished.get_nowait()
+            except Empty:
+                return
+            if message is None:
+                self._finished.put(None)
+                return
+            yield message
 
     def _flush(self, batch: list["LeasedMessage"]) -> None:
         applied = self._apply(batch)
@@ -127,8 +128,7 @@ class Leases:
                 log.warning("lease.lost", message_id=message.message_id, actor=message.actor_name)
         with self._changed:
             for message in batch:
-                self._held.pop(message.claim.token + message.claim.message_id, None)
-            self._flushing = 0
+                self._held.pop(message, None)
             self._rate.add(len(batch))
             self._changed.notify_all()
 
@@ -168,7 +168,7 @@ class Leases:
         """Renew what has been held for a while; messages that come and go within a second never need it."""
         begun_before = time.monotonic() - HEARTBEAT_EVERY.total_seconds()
         with self._changed:
-            old = [message for message, since in self._held.values() if since < begun_before]
+            old = [message for message, since in self._held.items() if since < begun_before]
         if not old:
             return
         answer = self._engine.heartbeat([message.held for message in old], self._lease)
@@ -184,9 +184,9 @@ class Leases:
 
 
 class _Rate:
-    """Finishes a second, averaged over about the last half second."""
+    """Finishes a second, averaged over about the last tenth of a second."""
 
-    WINDOW_S = 0.5
+    WINDOW_S = 0.1
 
     def __init__(self) -> None:
         self.per_s = 0.0

@@ -15,11 +15,17 @@ if TYPE_CHECKING:
 class LeasedMessage(MessageProxy):
     """A dramatiq message with its lease, and with the decision on what follows once its actor has run.
 
-    dramatiq's worker keeps prefetched messages in a priority queue; they order themselves as the store does.
+    The message's own attributes are copied: each is read many times in a run, and the proxy looks them up by name.
     """
 
     def __init__(self, message: "dramatiq.Message[Any]", claim: Claim) -> None:
         super().__init__(message)
+        self.queue_name = message.queue_name
+        self.actor_name = message.actor_name
+        self.args = message.args
+        self.kwargs = message.kwargs
+        self.options = message.options
+        self.message_id = message.message_id
         self.claim = claim
         self.finish: Finish | None = None
         self.result: tuple[bytes, timedelta] | None = None
@@ -30,9 +36,6 @@ class LeasedMessage(MessageProxy):
         """The lease, as heartbeats and releases name it."""
         return Held(self.claim.message_id, self.claim.queue, self.claim.token)
 
-    def __lt__(self, other: object) -> bool:
-        if not isinstance(other, LeasedMessage):
-            return NotImplemented
-        return (self.claim.priority, self.claim.order) < (other.claim.priority, other.claim.order)
-
+    # A lease is itself and no other, whatever its message says.
+    __eq__ = object.__eq__
     __hash__ = object.__hash__

@@ -74,4 +74,6 @@ class _Waiting(Generic[ItemT, ResultT]):
         self.is_done = False
         self.result: ResultT | None = None
         self.error: BaseException | None = None
-        self.woken = threading.Semaphore(0)
+        # Held until another thread has done the work or passes the lead on; a semaphore would cost several of it.
+        self.woken = threading.Lock()
+        self.woken.acquire()

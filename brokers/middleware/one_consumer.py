@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from dramatiq.middleware import Middleware
 
+from brokers.work_queue import WorkQueue
+
 if TYPE_CHECKING:
     from dramatiq import Worker
 
@@ -19,9 +21,10 @@ class OneConsumer(Middleware):
     """Makes the worker believe that its first consumer serves every queue, and stops fetching on shutdown."""
 
     def before_worker_boot(self, broker: "EngineBroker", worker: "Worker") -> None:
-        """Take the place of the worker's table of consumers before it starts the first."""
+        """Take the place of the worker's table of consumers, and of its queue, before it starts the first thread."""
         broker.worker = worker
         worker.consumers = _Shared()
+        worker.work_queue = WorkQueue()  # type: ignore[assignment]  # it has what dramatiq calls
 
     def before_worker_shutdown(self, broker: "EngineBroker", worker: "Worker") -> None:
         """Fetch no more, and hand back at once what was fetched and has not begun."""
@@ -33,8 +36,7 @@ class OneConsumer(Middleware):
                 item = worker.work_queue.get_nowait()
             except Empty:
                 break
-            # A pair with the priority in dramatiq 1, an object in dramatiq 2.
-            waiting.append(item[-1] if isinstance(item, tuple) else item.message)
+            waiting.append(item.message)
             worker.work_queue.task_done()
         for consumer in list(broker.consumers):
             consumer.requeue(waiting)

@@ -26,6 +26,19 @@ _COLUMNS = (
     "%s::uuid[], string_to_array(%s, e'\\x1e'), %s::smallint[], string_to_array(%s, e'\\x1e'), %s::float8[],"
     " %s::timestamptz[], string_to_array(%s, e'\\x1e', ''), %s::bytea[], %s"
 )
+ENQUEUE_ONE = """
+    with new as (
+        insert into dramatiq.queue (message_id, queue_name, state, message, priority, available_at, group_id)
+        values (%s, %s, 'queued', %s::jsonb, least(greatest(%s::int, 1), 4),
+            coalesce(%s, statement_timestamp() + make_interval(secs => %s)), %s)
+        on conflict (message_id) do nothing
+        returning queue_name
+    )
+    select case when exists (select from dramatiq.waiter where is_waiting)
+        then dramatiq.wake(array[queue_name], 1) end
+    from new
+"""
+"""What `dramatiq.enqueue` does, for one message without doubts: half the work for the server."""
 ENQUEUE = f"select dramatiq.enqueue({_COLUMNS})::text[]"
 WAKE_AT_COMMIT = "select pg_notify('dramatiq.wake', '')"
 
@@ -117,6 +130,8 @@ def _store(
 ) -> set[str] | None:
     """Store `envelopes` in a transaction; returns the ids of those that were new, None if all were."""
     try:
+        if len(envelopes) == 1 and since_s is None and not exact and not _may_be_raw(envelopes[0].body):
+            return _store_one(connection, envelopes[0])
         if len(envelopes) <= CHUNK:
             return _store_chunks(connection, envelopes, since_s, exact=exact)
         with connection.transaction():
@@ -125,6 +140,24 @@ def _store(
         if exact:
             raise
         return _store(connection, envelopes, since_s, exact=True)
+
+
+def _store_one(connection: Connection, envelope: Envelope) -> set[str] | None:
+    arguments = (
+        envelope.message_id,
+        envelope.queue,
+        envelope.body.decode(),
+        envelope.priority,
+        envelope.run_at,
+        envelope.delay.total_seconds(),
+        envelope.group_id,
+    )
+    return None if connection.execute(ENQUEUE_ONE, arguments).rowcount else set()
+
+
+def _may_be_raw(data: bytes) -> bool:
+    """Whether `needs_raw` must look at it."""
+    return b"\\u0000" in data or b"\\ud" in data
 
 
 def _store_chunks(
@@ -160,7 +193,7 @@ def _arguments(envelopes: Sequence[Envelope], since_s: float | None, *, exact: b
     bodies = [e.body for e in envelopes]
     joined = _BYTE.join(bodies)
     raws = None
-    if exact or b"\\u0000" in joined or b"\\ud" in joined or joined.count(_BYTE) != len(bodies) - 1:
+    if exact or _may_be_raw(joined) or joined.count(_BYTE) != len(bodies) - 1:
         raws = [body if needs_raw(body) else None for body in bodies]
         joined = _BYTE.join(b"" if raw else body for body, raw in zip(bodies, raws, strict=True))
     return (

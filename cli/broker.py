@@ -1,5 +1,6 @@
 """`fanfare broker`: the stores of messages, and moving from one to the other."""
 
+from contextlib import closing
 from time import monotonic, sleep
 from typing import Annotated
 
@@ -32,21 +33,24 @@ def run(
     """Move waiting, delayed and dead messages, with their groups, to another broker.
 
     Workers may run on both brokers meanwhile; what a worker runs stays with it. Killed, it can be run again, or not:
-    nothing is lost or doubled. First let the processes that send use the new broker, then move, then stop the old
-    workers.
+    nothing is lost or doubled. First let the processes that send use the new broker, then move; stop the old workers
+    when their queues are empty (fanfare queues), and move once more what they handed back.
     """
     if source == target:
         raise PermanentError("--from and --to are the same broker.", code="same_store")
-    stores = make_store(source), make_store(target)
     until = monotonic() + wait
     total = Moved()
-    with Live(_table(total), console=console(), refresh_per_second=4) as live:
+    with closing(make_store(source)) as old, closing(make_store(target)) as new, _live(total) as live:
         while True:
-            move(*stores, total, lambda: live.update(_table(total)))
+            move(old, new, total, lambda: live.update(_table(total)))
             if not total.left or monotonic() > until:
                 break
             sleep(PAUSE_S)
     _end(total)
+
+
+def _live(moved: Moved) -> Live:
+    return Live(_table(moved), console=console(), refresh_per_second=4)
 
 
 def _table(moved: Moved) -> Table:

@@ -13,6 +13,7 @@ COMMANDS = {
     "contacts": "Import contacts and see what became of an import.",
     "campaign": "Send campaigns and watch them.",
     "health": "Say whether everything that Fanfare needs is there, and what to do where it is not.",
+    "broker": "Move messages between Redis and PostgreSQL while workers run.",
     "queues": "Show the queues, pause one, let it go on.",
     "migrate": "Bring the database to this version; harmless when it is there already.",
     "web": "Serve the status page and the health checks.",

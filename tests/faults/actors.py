@@ -24,6 +24,7 @@ def declare(broker: Any, effects: Effects, queue: str = QUEUE) -> tuple[Any, Any
     far. Its plan may say, in this order:
         slot: key of a concurrency limiter of two slots that is held meanwhile (stock's own)
         wait_for: path of a file to wait for, on the first run only
+        again_waits_for: the same, on the later runs
         sleep: seconds
         hold_gil: seconds without giving up the interpreter's lock, on the first run only
         fail: how many of the first runs raise
@@ -55,7 +56,8 @@ def declare(broker: Any, effects: Effects, queue: str = QUEUE) -> tuple[Any, Any
 
 
 def _behave(plan: Mapping[str, Any], run: int) -> None:
-    while run == 1 and "wait_for" in plan and not Path(plan["wait_for"]).exists():
+    gate = plan.get("wait_for" if run == 1 else "again_waits_for")
+    while gate and not Path(gate).exists():
         time.sleep(POLL_S)
     time.sleep(plan.get("sleep", 0))
     if run == 1 and "hold_gil" in plan:

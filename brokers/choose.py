@@ -1,8 +1,9 @@
 """Makes the process's broker from the settings: the one place where an engine is chosen."""
 
 from typing import TYPE_CHECKING, cast
+from urllib.parse import urlsplit
 
-from core.settings import Settings, get_settings
+from core.settings import REDIS_SCHEMES, Settings, get_settings
 from db import pool
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def make_engine(settings: Settings | None = None) -> "Engine":
 def make_store(url: str) -> "Store":
     """The single store at `url`, for those who move messages between two; "" is the database."""
     settings = get_settings()
-    if url.startswith(("redis:", "rediss:", "unix:")):
+    if urlsplit(url).scheme in REDIS_SCHEMES:
         return _redis(url, settings)
     return _postgres(url or pool.database_url(), settings)
 

@@ -15,6 +15,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.errors import SettingsError
 
+REDIS_SCHEMES = frozenset({"redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel"})
+"""Beginnings of URLs that lead to a Redis, with two s over TLS."""
+
 BrokerKind = Literal["postgres", "redis"]
 """The two engines; `Settings.broker_kind` tells which one is chosen."""
 
@@ -54,8 +57,8 @@ class Settings(BaseSettings):
 
     broker_url: str = Field(
         "",
-        description="postgresql://... or redis://... (rediss:// for TLS). Empty: REDIS_URL or REDIS_HOST where set, "
-        "otherwise the database.",
+        description="postgresql://..., redis://... (rediss:// for TLS) or redis+sentinel://host,host/service/0. Empty: "
+        "REDIS_URL or REDIS_HOST where set, otherwise the database.",
     )
     redis_url: str = Field("", description="Used as broker where BROKER_URL is empty; many platforms set it.")
     redis_host: str = Field("", description="With REDIS_PORT and REDIS_PASSWORD, instead of REDIS_URL.")
@@ -94,9 +97,8 @@ class Settings(BaseSettings):
     @field_validator("broker_url", "redis_url", "database_url")
     @classmethod
     def _known_scheme(cls, url: str) -> str:
-        known = {"", "postgres", "postgresql", "redis", "rediss", "unix"}
-        if urlsplit(url).scheme not in known:
-            message = "must begin with postgresql://, redis:// or rediss://"
+        if urlsplit(url).scheme not in {"", "postgres", "postgresql"} | REDIS_SCHEMES:
+            message = "must begin with postgresql://, redis://, rediss:// or redis+sentinel://"
             raise ValueError(message)
         return url
 
@@ -113,7 +115,7 @@ class Settings(BaseSettings):
     @property
     def broker_kind(self) -> BrokerKind:
         """Which engine carries the messages."""
-        return "redis" if urlsplit(self.resolved_broker_url).scheme in {"redis", "rediss", "unix"} else "postgres"
+        return "redis" if urlsplit(self.resolved_broker_url).scheme in REDIS_SCHEMES else "postgres"
 
 
 @lru_cache(maxsize=1)

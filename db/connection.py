@@ -19,7 +19,13 @@ def connect(url: str, *, autocommit: bool = False, name: str = "fanfare") -> psy
         TransientError: the server cannot be reached or refuses.
     """
     with connection_errors(url):
-        return psycopg.connect(url, autocommit=autocommit, application_name=name, connect_timeout=CONNECT_TIMEOUT_S)
+        return psycopg.connect(
+            url,
+            autocommit=autocommit,
+            application_name=name,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            prepare_threshold=None,  # it lives shortly, and a transaction pooler keeps nothing that is prepared
+        )
 
 
 def place(url: str) -> str:

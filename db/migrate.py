@@ -1,8 +1,8 @@
 """Migrations: the plain SQL files of `db/migrations`, applied once each, in the order of their names, by yoyo.
 
-Each file is one transaction, together with the note that it was applied. A lock of the database session keeps two
-machines from migrating at once; it is gone with its session, so that a killed process leaves nothing to clean up.
-Run them over a direct connection: the lock belongs to a session, which a transaction pooler does not give.
+Each file is one transaction, together with the note that it was applied. A lock keeps two machines from migrating at
+once. It belongs to a transaction on a connection of its own: it is gone with that, so that a killed process leaves
+nothing to clean up, and it holds behind a transaction pooler too, which gives nobody a session.
 """
 
 from collections.abc import Iterator
@@ -33,18 +33,26 @@ LOCK_KEY = 0x66616E66
 class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc] # yoyo has no types
     """yoyo on one psycopg 3 connection of ours."""
 
+    _is_locked: bool
+
     def connect(self, dburi: str) -> psycopg.Connection:
         # yoyo writes BEGIN and COMMIT itself.
         return connect(dburi, autocommit=True)
 
     @contextmanager
     def lock(self, timeout: float = 0) -> Iterator[None]:  # noqa: ARG002 - yoyo's signature
-        """Replaces yoyo's lock, a row that stays behind when its process is killed."""
-        self.execute(f"SELECT pg_advisory_lock({LOCK_KEY})")
-        try:
+        """Replaces yoyo's lock, a row that stays behind when its process is killed. Taken inside itself, it is held."""
+        if self._is_locked:
             yield
-        finally:
-            self.execute(f"SELECT pg_advisory_unlock({LOCK_KEY})")
+            return
+        with connect(self.uri) as guard:
+            guard.execute("set local idle_in_transaction_session_timeout = 0")
+            guard.execute("select pg_advisory_xact_lock(%s)", [LOCK_KEY])
+            self._is_locked = True
+            try:
+                yield
+            finally:
+                self._is_locked = False
 
     def apply_one(self, migration: Migration, **_: bool) -> None:
         """Replaces yoyo's, which notes a migration in another transaction than the one that applies it.

@@ -2,12 +2,14 @@
 
 from datetime import timedelta
 
+import redis
 from dramatiq.brokers import redis as stock
 from dramatiq.rate_limits import RateLimiterBackend
 from dramatiq.rate_limits.backends import RedisBackend
 
 from brokers.broker import EngineBroker
 from brokers.engine import Engine
+from brokers.redis.address import connection_pool
 
 
 class RedisBroker(EngineBroker, stock.RedisBroker):
@@ -22,7 +24,8 @@ class RedisBroker(EngineBroker, stock.RedisBroker):
     """
 
     def __init__(self, *, engine: Engine, lease: timedelta, url: str) -> None:
-        super().__init__(engine=engine, lease=lease, url=url)
+        client = redis.Redis(connection_pool=connection_pool(url, answer_timeout_s=None))  # its rate limiters block
+        super().__init__(engine=engine, lease=lease, client=client)
         self.queues = {}  # the stock broker makes it a set
 
     def get_declared_queues(self) -> set[str]:

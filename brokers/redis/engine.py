@@ -23,7 +23,8 @@ from brokers.engine import (
     Reservation,
 )
 from brokers.redis import wire
-from brokers.redis.link import ANSWER_TIMEOUT_S, Link
+from brokers.redis.address import ANSWER_TIMEOUT_S
+from brokers.redis.link import Link
 from brokers.redis.store import RedisStore
 from brokers.redis.waiter import Waiters
 
@@ -38,7 +39,7 @@ class RedisEngine(RedisStore):
     """Messages in Redis 7 or later, or Valkey.
 
     Args:
-        url: redis://, rediss:// (TLS) or unix://; a node of a cluster leads to the right one.
+        url: As `address.connection_pool` reads it; a node of a cluster leads to the right one.
         namespace: All keys begin with it; systems with different ones share a server without meeting.
         answer_timeout_s: Longest wait for a reply.
 

@@ -6,10 +6,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import redis
-from redis.backoff import NoBackoff
 from redis.connection import ConnectionInterface
 from redis.exceptions import (
     AskError,
@@ -23,14 +21,12 @@ from redis.exceptions import (
     ResponseError,
     TryAgainError,
 )
-from redis.retry import Retry
 
 from brokers.redis import scripts
+from brokers.redis.address import ANSWER_TIMEOUT_S, connection_pool, place
 from brokers.redis.checks import check_server
 from core.errors import PermanentError, SettingsError, TransientError
 
-CONNECT_TIMEOUT_S = 2.0
-ANSWER_TIMEOUT_S = 5.0
 PAUSES_S = (0.0, 0.05, 0.2)
 """Waits before a command is sent again. Every command of ours can be: it takes effect once."""
 REFUSALS = ("BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "MISCONF", "UNKILLABLE")
@@ -53,25 +49,20 @@ class Link:
     """A pool of connections, each used by one thread at a time, new ones after a fork.
 
     Args:
-        url: As redis-py reads it: redis://, rediss:// (TLS) or unix://.
+        url: As `address.connection_pool` reads it.
         namespace: Hash tag of all keys.
         answer_timeout_s: Longest wait for a reply.
     """
 
     def __init__(self, url: str, namespace: str, answer_timeout_s: float = ANSWER_TIMEOUT_S) -> None:
         self.tag = "{" + namespace + "}"
-        self.address = _address(url)
+        self.address = place(url)
         self.server: dict[str, Any] | None = None
         self._pid = os.getpid()
         self._idle: deque[ConnectionInterface] = deque()
-        # RESP2, because replies differ between protocols and redis-py's default has changed.
-        self._factory = redis.ConnectionPool.from_url(
-            url,
-            protocol=2,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=answer_timeout_s,
-            **_socket_options(url),
-        )
+        self._factory = connection_pool(url, answer_timeout_s=answer_timeout_s)
+        first = self._factory.connection_kwargs
+        self._nodes: tuple[tuple[Any, Any], ...] = ((first.get("host"), first.get("port")),)
 
     def command(self, *words: str | bytes | float) -> Any:  # noqa: ANN401 - whatever Redis replies
         """Send one command and return its reply.
@@ -113,7 +104,7 @@ class Link:
                 # It may hang: trying on would make the caller wait for a multiple of the timeout.
                 raise self.translate(error) from error
             except (redis.ConnectionError, OSError) as error:
-                self.close()
+                self._turn_to(*self._nodes[1:], self._nodes[0])
                 failure: Exception = error
             except MovedError as error:
                 self._follow(error)
@@ -151,9 +142,17 @@ class Link:
 
     def _follow(self, moved: MovedError) -> None:
         """Turn to the cluster's node that has our slot: all our keys are in one."""
+        node = (moved.host, moved.port)
+        self._turn_to(node, *(other for other in self._nodes if other != node))
+
+    def _turn_to(self, *nodes: tuple[Any, Any]) -> None:
+        """Use the first of `nodes`; the others are turned to when it breaks off, as any can say who has our slot."""
         self.close()
-        self._factory.connection_kwargs.update(host=moved.host, port=moved.port)
-        self.address = f"{moved.host}:{moved.port}"
+        self._nodes = nodes
+        if len(nodes) > 1:
+            host, port = nodes[0]
+            self._factory.connection_kwargs.update(host=host, port=port)
+            self.address = f"{host}:{port}"
 
     def connect(self) -> ConnectionInterface:
         """A connection outside the pool, for a thread that blocks on it; its owner closes it."""
@@ -191,15 +190,3 @@ def _packed(words: tuple[str | bytes | float, ...]) -> bytes:
         data = word if isinstance(word, bytes) else str(word).encode()
         parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
     return b"".join(parts)
-
-
-def _socket_options(url: str) -> dict[str, Any]:
-    """What redis-py takes for TCP only."""
-    if urlsplit(url).scheme == "unix":
-        return {}
-    return {"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_keepalive": True}
-
-
-def _address(url: str) -> str:
-    parts = urlsplit(url)
-    return parts.path if parts.scheme == "unix" else f"{parts.hostname or 'localhost'}:{parts.port or 6379}"

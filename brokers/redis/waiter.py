@@ -10,7 +10,8 @@ from datetime import timedelta
 import redis
 from redis.connection import ConnectionInterface
 
-from brokers.redis.link import ANSWER_TIMEOUT_S, Link
+from brokers.redis.address import ANSWER_TIMEOUT_S
+from brokers.redis.link import Link
 
 EVERY_QUEUE_MAX = timedelta(hours=1)
 

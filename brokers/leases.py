@@ -38,6 +38,8 @@ class Leases:
     def __init__(self, engine: "Engine", lease: timedelta) -> None:
         self._engine = engine
         self._lease = lease
+        # A heartbeat may come late on a busy machine: there are several to a lease, also to a short one.
+        self._beat_every_s = min(HEARTBEAT_EVERY, lease / 4).total_seconds()
         self._held: dict[LeasedMessage, float] = {}
         self._finished: SimpleQueue[LeasedMessage | None] = SimpleQueue()
         self._changed = threading.Condition()
@@ -152,7 +154,7 @@ class Leases:
 
     def _keep_loop(self) -> None:
         next_reap = time.monotonic()
-        while not self._stopped.wait(HEARTBEAT_EVERY.total_seconds()):
+        while not self._stopped.wait(self._beat_every_s):
             try:
                 self._beat()
                 if time.monotonic() >= next_reap:
@@ -165,8 +167,8 @@ class Leases:
                 log.exception("heartbeat.failed", held=len(self._held))
 
     def _beat(self) -> None:
-        """Renew what has been held for a while; messages that come and go within a second never need it."""
-        begun_before = time.monotonic() - HEARTBEAT_EVERY.total_seconds()
+        """Renew what has been held for a while; messages that come and go between two heartbeats never need it."""
+        begun_before = time.monotonic() - self._beat_every_s
         with self._changed:
             old = [message for message, since in self._held.items() if since < begun_before]
         if not old:

@@ -92,6 +92,8 @@ end $$;
 CREATE FUNCTION dramatiq.claim(request text, queues text[], bounds integer[], room integer, lease interval, worker uuid) RETURNS SETOF dramatiq.claimed
     LANGUAGE plpgsql
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET jit TO 'off'
     AS $$
@@ -459,11 +461,12 @@ declare
     bound integer;
 begin
     for open_name, bound in
-        select name, most from unnest(queues, bounds) as wanted (name, most)
-        where exists (
+        -- The limit keeps it a look at the head of each line; `exists` may be planned as a join with the whole backlog.
+        select name, most from unnest(queues, bounds) as wanted (name, most), lateral (
             select from dramatiq.queue
             where state = 'queued' and queue_name = name and priority = level and available_at <= statement_timestamp()
-        )
+            limit 1
+        ) as head
         order by name
     loop
         open_places := room;

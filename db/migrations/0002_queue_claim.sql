@@ -7,11 +7,12 @@ declare
     bound integer;
 begin
     for open_name, bound in
-        select name, most from unnest(queues, bounds) as wanted (name, most)
-        where exists (
+        -- The limit keeps it a look at the head of each line; `exists` may be planned as a join with the whole backlog.
+        select name, most from unnest(queues, bounds) as wanted (name, most), lateral (
             select from dramatiq.queue
             where state = 'queued' and queue_name = name and priority = level and available_at <= statement_timestamp()
-        )
+            limit 1
+        ) as head
         order by name
     loop
         open_places := room;
@@ -71,7 +72,8 @@ end $$;
 create function dramatiq.claim(
     request text, queues text[], bounds integer[], room integer, lease interval, worker uuid
 ) returns setof dramatiq.claimed language plpgsql
-set enable_seqscan = off set plan_cache_mode = force_generic_plan set jit = off as $$
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set plan_cache_mode = force_generic_plan
+set jit = off as $$
 declare
     new_token bigint;
     taken integer := 0;

@@ -4,6 +4,7 @@ import pwd
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psycopg
@@ -25,11 +26,15 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def data_dir(tmp_path_factory):
-    """A folder whose server is stopped at the end, whatever the test did."""
-    folder = tmp_path_factory.mktemp("data") / "made-by-the-server"
-    yield folder
-    embedded.stop(folder)
+def data_dir():
+    """A folder whose server is stopped at the end, whatever the test did.
+
+    Not below pytest's own, which another run of pytest closes to the server's user when tests run as root.
+    """
+    with tempfile.TemporaryDirectory(prefix="fanfare-test-") as parent:
+        folder = Path(parent) / "made-by-the-server"
+        yield folder
+        embedded.stop(folder)
 
 
 @pytest.fixture

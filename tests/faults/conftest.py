@@ -51,10 +51,10 @@ class System:
     def is_ours(self) -> bool:
         return self.kind in OURS
 
-    def broker(self, *, proxied: bool = False, lease: timedelta = LEASE, **stock_options: Any) -> Broker:
-        """A new broker, as another process would have it."""
+    def broker(self, *, proxied: bool = False, lease: timedelta = LEASE, **options: Any) -> Broker:
+        """A new broker, as another process would have it; `options` are those of `make_broker`."""
         url = self.proxy.url(self.url) if proxied else self.url
-        broker = make_broker(self.kind, url, lease=lease, **stock_options)
+        broker = make_broker(self.kind, url, lease=lease, **options)
         self._brokers.append(broker)
         return broker
 

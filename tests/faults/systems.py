@@ -29,12 +29,17 @@ FAST_RECOVERY = {"maintenance_chance": 1_000_000, "heartbeat_timeout": 1000}
 """Options of the stock Redis broker that recover a lost worker's messages in a second, not in minutes (TRAPS 8)."""
 
 
-def make_broker(kind: str, url: str, *, lease: timedelta = LEASE, **stock_options: Any) -> Broker:
-    """A broker of `kind` on the server at `url`; `stock_options` are for the stock Redis broker alone."""
+def make_broker(
+    kind: str, url: str, *, lease: timedelta = LEASE, answer_timeout_s: float = 5.0, **stock_options: Any
+) -> Broker:
+    """A broker of `kind` on the server at `url`; `stock_options` are for the stock Redis broker alone.
+
+    `answer_timeout_s` is for our Redis engine.
+    """
     if kind == "postgres":
         return PostgresBroker(engine=PostgresEngine(url), lease=lease, url=url)
     if kind == "redis":
-        return RedisBroker(engine=RedisEngine(url), lease=lease, url=url)
+        return RedisBroker(engine=RedisEngine(url, answer_timeout_s=answer_timeout_s), lease=lease, url=url)
     if kind == "stock-pg":
         broker = dramatiq_pg.PostgresBroker(url=url, middleware=stock_middleware())
         assert isinstance(broker, Broker)

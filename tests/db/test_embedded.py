@@ -186,9 +186,9 @@ def test_data_dir_half_made_is_made_again(data_dir):
         assert connection.info.server_version >= 180000
 
 
-def test_long_path_works(tmp_path_factory):
+def test_long_path_works(data_dir):
     """A Unix socket's path has about 100 bytes at most."""
-    folder = tmp_path_factory.mktemp("long") / ("deep" * 20) / ("deeper" * 10)
+    folder = data_dir / ("deep" * 20) / ("deeper" * 10)
     try:
         psycopg.connect(embedded.ensure_running(folder)).close()
     finally:

@@ -14,7 +14,7 @@ import orjson
 
 from brokers.engine import Envelope
 from brokers.packed import pack_envelopes, unpack_envelopes, unpack_finishes
-from core.errors import PermanentError, TransientError
+from core.errors import FanfareError, PermanentError
 from core.logging import get_logger
 from db import outbox, pool
 
@@ -78,7 +78,7 @@ class Outbox:
             store()
             outbox.remove([entry])
             self._behind = False
-        except TransientError as error:
+        except FanfareError as error:
             # The transaction has committed: its caller must not be told otherwise.
             self._behind = True
             log.warning("outbox.waits", error=str(error))

@@ -1,18 +1,21 @@
 """RUN-04: while Redis is away messages go through Postgres, once, in order of priority; it returns by itself."""
 
+import os
+import signal
 import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from itertools import pairwise
 
 import pytest
+import redis
 
 from brokers.choose import make_engine
 from brokers.engine import Disposition, Limit
-from brokers.fallback import FallbackEngine, doubts, state
+from brokers.fallback import FallbackEngine, FallbackState, doubts, state
 from brokers.fallback.engine import REAP_GRACE_S
 from core.errors import TransientError
 from db import fallback, outbox
@@ -29,7 +32,7 @@ def server() -> Iterator[servers.RedisServer]:
 
 
 @pytest.fixture
-def make(server, database, settings_env):
+def make(server, database, settings_env) -> Iterator[Callable[[], FallbackEngine]]:
     """Makes engines as separate processes would have them."""
     settings = settings_env(DATABASE_URL=database, BROKER_URL=server.url)
     engines: list[FallbackEngine] = []
@@ -38,7 +41,7 @@ def make(server, database, settings_env):
         engine = make_engine(settings)
         assert isinstance(engine, FallbackEngine)
         engines.append(engine)
-        return engine
+        return engines[-1]
 
     yield one
     for engine in engines:
@@ -46,8 +49,14 @@ def make(server, database, settings_env):
 
 
 @pytest.fixture
-def engine(make) -> FallbackEngine:
+def engine(make):
     return make()
+
+
+def seen(engine) -> FallbackState:
+    found = state(engine)
+    assert found is not None
+    return found
 
 
 def back(engine):
@@ -73,7 +82,7 @@ def test_on_a_healthy_day_all_goes_through_redis(engine):
     assert ids(claimed) == ids(sent)
     assert all(engine.finish_many([ended(c) for c in claimed]))
     assert engine.second.depths() == []
-    assert state(engine).is_away is False
+    assert seen(engine).is_away is False
 
 
 def test_producers_do_not_fail_and_wait_but_once(engine, server):
@@ -88,7 +97,7 @@ def test_producers_do_not_fail_and_wait_but_once(engine, server):
     assert first < 3
     assert time.monotonic() - began < 1
     assert engine.is_away
-    now = state(engine)
+    now = seen(engine)
     assert (now.is_away, now.in_second, now.undecided) == (True, 20, 1)
     assert now.error
 
@@ -149,6 +158,31 @@ def test_a_copy_in_redis_of_what_ran_elsewhere_does_not_run(engine, server, make
     back(engine)
     assert claim(engine) == []
     assert [d for d in engine.depths() if d.queue == "default"] == []
+
+
+def test_a_send_that_a_hanging_redis_carries_out_later_runs_once(engine, server):
+    """SIGSTOP: the command waits in the server's socket while the message runs from Postgres."""
+    with redis.Redis.from_url(server.url) as client:
+        pid = client.info("server")["process_id"]
+    engine.enqueue_many([message("other")])
+    os.kill(pid, signal.SIGSTOP)
+    sent = message()
+    began = time.monotonic()
+    try:
+        engine.enqueue_many([sent])
+        assert time.monotonic() - began < 3
+
+        def run():
+            engine.tend()
+            return claim(engine)
+
+        (claimed,) = until(run, doubts.DECIDE_AFTER.total_seconds() + 5, "the message")
+        assert finish(engine, claimed)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    back(engine)
+    assert claim(engine) == []
+    assert not engine.holds([sent.message_id])
 
 
 def test_a_copy_that_a_worker_holds_decides_for_redis(engine, server):
@@ -423,7 +457,8 @@ def test_a_server_killed_in_mid_traffic_loses_and_doubles_nothing(make, server):
 
 def test_the_journal_forgets_what_is_confirmed(engine):
     fallback.add([str(uuid.uuid4())], [], b"")
-    (send,) = [fallback.lock_doubtful(timedelta())]
+    send = fallback.lock_doubtful(timedelta())
+    assert send is not None
     fallback.decide_second(send.id)
     assert fallback.elsewhere(send.message_ids) == set(send.message_ids)
     doubts.void(engine.first)

@@ -176,7 +176,8 @@ def test_a_mover_that_died_is_not_run_again(stores, urls, step, moment):
 
 def test_moves_while_workers_run_on_both_and_producers_send(stores):
     source, target = stores
-    sent, ran = messages(300), Counter()
+    sent = messages(300)
+    ran: Counter[str] = Counter()
     source.enqueue_many(sent)
     stop = threading.Event()
 

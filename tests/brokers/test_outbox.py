@@ -14,7 +14,6 @@ from brokers.choose import make_broker
 from brokers.encoder import OrjsonEncoder
 from brokers.engine import ClaimRequest
 from brokers.fan_out import fan_out
-from brokers.middleware.keeper import Keeper
 from brokers.outbox import Outbox
 from core.errors import PermanentError, TransientError
 from db import outbox, pool
@@ -110,22 +109,26 @@ def test_a_group_is_announced_with_its_members(broker, sent):
 
 
 @pytest.fixture
-def store(database, redis_url, settings_env):
-    """An engine on Redis, as processes of the tests' environment make it."""
+def redis_broker(database, redis_url, settings_env):
+    """A broker on Redis, as processes of the tests' environment make it."""
     settings = settings_env(DATABASE_URL=database, BROKER_URL=redis_url)
     broker = make_broker(settings)
     dramatiq.set_encoder(OrjsonEncoder())
-    yield broker.engine
+    yield broker
     broker.close()
+
+
+@pytest.fixture
+def store(redis_broker):
+    """Its engine."""
+    return redis_broker.engine
 
 
 def crashed(database, redis_url, die):
     """Ids that a process sent in a transaction and died after its commit."""
     environment = {"DATABASE_URL": database, "BROKER_URL": redis_url, "PATH": "/usr/bin:/bin", "ENVIRONMENT": "test"}
     command = [sys.executable, "-c", CRASH.format(die=die)]
-    ran = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60
-    )
+    ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert ran.returncode == 9, ran.stderr
     return ran.stdout.split()
 
@@ -151,29 +154,12 @@ def test_what_was_told_but_not_removed_has_no_second_effect(store, database, red
     assert outbox.waiting() == 0
 
 
-def test_a_worker_tells_what_was_left(store, database, redis_url, start_keeper):
+def test_a_worker_tells_what_was_left(redis_broker, store, database, redis_url):
     crashed(database, redis_url, DIE_BEFORE_TELLING)
-    start_keeper(store)
+    worker = dramatiq.Worker(redis_broker, worker_threads=1, worker_timeout=100)  # of no queue
+    worker.start()
     until(lambda: store.depths() and store.depths()[0].waiting == 3, 10, "the messages in the store")
-
-
-@pytest.fixture
-def start_keeper():
-    class Holder:
-        pass
-
-    keepers = []
-
-    def start(engine):
-        holder = Holder()
-        holder.engine, holder.outbox = engine, engine.outbox
-        keeper = Keeper()
-        keeper.after_worker_boot(holder, None)
-        keepers.append(keeper)
-
-    yield start
-    for keeper in keepers:
-        keeper.after_worker_shutdown(None, None)
+    worker.stop()
 
 
 def test_delays_count_from_the_send_however_long_the_store_is_away(store):

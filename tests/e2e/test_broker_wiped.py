@@ -11,7 +11,7 @@ import redis
 
 from brokers.current import current_broker
 from brokers.tracked import resend_lost, send_tracked
-from db import campaigns, imports, jobs, pool
+from db import campaigns, imports, pool
 from tests.db.campaign_data import add_contacts, add_sender, new_campaign, rows
 from tests.e2e.conftest import LEASE_S, PROVIDER_TIMEOUT_S, composed
 from tests.e2e.stack import running_stack, until
@@ -84,7 +84,8 @@ def test_a_wiped_redis_costs_no_recipient_and_no_job(redis_stack, simulator, org
     assert len(times) == RECIPIENTS
     assert set(times.values()) == {1}
     assert imports.load(import_id).inserted == 50
-    until(lambda: jobs.get(organization, import_id).status == "completed", 10, "the job's end")
+    status = "select status from jobs where id = %s"
+    until(lambda: rows(status, import_id) == [("completed",)], 10, "the job's end")
 
 
 def test_a_job_is_never_in_the_store_twice(redis_stack, redis_url, import_of):

@@ -17,7 +17,7 @@ from brokers.tracked import resend_lost
 from core.errors import RetryPolicy, TransientError
 from core.logging import get_logger
 from core.settings import get_settings
-from db import campaigns, deliveries
+from db import campaign_plan, campaigns, deliveries
 from pipelines.campaign import dispatch_campaign, plan_campaign
 
 log = get_logger(__name__)
@@ -60,7 +60,7 @@ def sweep_ledger(_: SweepLedger) -> None:
                 held=repairs.held,
                 resent=repairs.resent,
             )
-        step = dispatch_campaign if campaigns.is_planned(campaign_id) else plan_campaign
+        step = dispatch_campaign if campaign_plan.is_planned(campaign_id) else plan_campaign
         step.send(campaign_id=str(campaign_id))
     if resent := resend_lost(older_than=LOOK_AGAIN):
         log.warning("jobs.resent", count=resent)

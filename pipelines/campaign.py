@@ -20,7 +20,7 @@ from brokers.job import Payload, Priority, job
 from core.clock import now, to_ms
 from core.errors import RetryPolicy
 from core.logging import get_logger
-from db import campaigns, deliveries, pool
+from db import campaign_plan, campaigns, deliveries, pool
 from db.campaigns import Campaign, NewCampaign
 
 log = get_logger(__name__)
@@ -66,11 +66,11 @@ def start(campaign: NewCampaign) -> UUID:
 def plan_campaign(payload: RunCampaign) -> None:
     """Write the campaign's recipients to the ledger, from where a killed run stopped; sends begin meanwhile."""
     campaigns.start_job(payload.campaign_id)
-    planned = campaigns.plan_next_chunk(payload.campaign_id)
-    if planned and not campaigns.is_planned(payload.campaign_id):
+    planned = campaign_plan.plan_next_chunk(payload.campaign_id)
+    if planned and not campaign_plan.is_planned(payload.campaign_id):
         dispatch_campaign.send(campaign_id=str(payload.campaign_id))
-    while not campaigns.is_planned(payload.campaign_id):
-        planned += campaigns.plan_next_chunk(payload.campaign_id)
+    while not campaign_plan.is_planned(payload.campaign_id):
+        planned += campaign_plan.plan_next_chunk(payload.campaign_id)
     log.info("campaign.planned", campaign_id=str(payload.campaign_id), recipients=planned)
 
 

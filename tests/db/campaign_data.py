@@ -5,7 +5,7 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from core.clock import uuid7
-from db import campaigns, pool
+from db import campaign_plan, campaigns, pool
 from db.campaigns import Audience, NewCampaign
 
 
@@ -61,8 +61,8 @@ def new_campaign(organization_id: UUID, sender_id: UUID, **changes: object) -> N
 def planned(organization_id: UUID, sender_id: UUID, **changes: object) -> UUID:
     """A campaign, accepted and planned to its end."""
     campaign_id = campaigns.accept(new_campaign(organization_id, sender_id, **changes))
-    while not campaigns.is_planned(campaign_id):
-        campaigns.plan_next_chunk(campaign_id)
+    while not campaign_plan.is_planned(campaign_id):
+        campaign_plan.plan_next_chunk(campaign_id)
     return campaign_id
 
 

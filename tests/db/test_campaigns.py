@@ -6,7 +6,7 @@ import pytest
 
 from core.clock import now
 from core.errors import PermanentError
-from db import campaigns, deliveries
+from db import campaign_plan, campaigns, deliveries
 from db.campaigns import Audience
 from db.deliveries import Settlement
 from tests.db.campaign_data import add_contacts, add_sender, new_campaign, planned, rows
@@ -69,10 +69,10 @@ def test_planning_goes_on_where_it_stopped_and_doubles_nothing(organization, sen
     add_contacts(organization, 25)
     campaign_id = campaigns.accept(new_campaign(organization, sender))
     sizes = []
-    while not campaigns.is_planned(campaign_id):
-        sizes.append(campaigns.plan_next_chunk(campaign_id, size=10))
+    while not campaign_plan.is_planned(campaign_id):
+        sizes.append(campaign_plan.plan_next_chunk(campaign_id, size=10))
     assert sizes == [10, 10, 5]
-    assert campaigns.plan_next_chunk(campaign_id) == 0
+    assert campaign_plan.plan_next_chunk(campaign_id) == 0
     assert rows("select count(*), count(distinct contact_id) from deliveries") == [(25, 25)]
 
 
@@ -80,9 +80,9 @@ def test_two_planners_at_once_plan_each_recipient_once(organization, sender):
     add_contacts(organization, 60)
     campaign_id = campaigns.accept(new_campaign(organization, sender))
     with ThreadPoolExecutor(4) as threads:
-        list(threads.map(lambda _: campaigns.plan_next_chunk(campaign_id, size=10), range(8)))
+        list(threads.map(lambda _: campaign_plan.plan_next_chunk(campaign_id, size=10), range(8)))
     assert rows("select count(*), count(distinct contact_id) from deliveries") == [(60, 60)]
-    assert campaigns.is_planned(campaign_id)
+    assert campaign_plan.is_planned(campaign_id)
 
 
 def test_contacts_of_another_organisation_are_never_planned(organization, sender, database):
@@ -137,8 +137,8 @@ def test_finish_takes_effect_once_and_not_before_the_last_recipient(organization
     add_contacts(organization, 3)
     campaign_id = campaigns.accept(new_campaign(organization, sender))
     assert campaigns.finish(campaign_id) is None
-    while not campaigns.is_planned(campaign_id):
-        campaigns.plan_next_chunk(campaign_id)
+    while not campaign_plan.is_planned(campaign_id):
+        campaign_plan.plan_next_chunk(campaign_id)
     _send_all(campaign_id, ["sent", "sent"])
     assert campaigns.finish(campaign_id) is None
     _send_all(campaign_id, ["sent"])

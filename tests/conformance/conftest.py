@@ -65,7 +65,7 @@ def engine(make_engine: MakeEngine) -> Engine:
 
 def engine_of(kind: str, url: str) -> Engine:
     if kind == "postgres":
-        from brokers.postgres.engine import PostgresEngine
+        from brokers.postgres.engine import PostgresEngine  # noqa: PLC0415
 
         return PostgresEngine(url)
     return RedisEngine(url)

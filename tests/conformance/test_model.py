@@ -119,7 +119,7 @@ class Machine(RuleBasedStateMachine):
             assert (claimed.attempt, claimed.lost, claimed.priority) == (one.attempts, one.lost, one.priority)
 
     @rule(pick=picks, disposition=st.sampled_from(Disposition), delayed=st.booleans())
-    def finish(self, pick: int, disposition: Disposition, delayed: bool) -> None:
+    def finish(self, pick: int, disposition: Disposition, delayed: bool) -> None:  # noqa: FBT001 - as above
         if not (found := self.some(pick, "leased")):
             return
         _, one = found
@@ -188,7 +188,7 @@ class Machine(RuleBasedStateMachine):
             self.known[message_id] = Known(one.queue, one.priority, self.place())
 
     @rule(queue=queues, paused=st.sampled_from([False, False, True]))
-    def pause(self, queue: str, paused: bool) -> None:
+    def pause(self, queue: str, paused: bool) -> None:  # noqa: FBT001 - as above
         if paused:
             self.engine.pause(self.names[queue])
             self.paused.add(queue)

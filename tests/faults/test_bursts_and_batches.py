@@ -77,7 +77,7 @@ def put_garbage(system, broker):
         client.rpush("dramatiq:q", "garbage")
 
 
-@equal(0, stock_redis=20, stock_pg=20)
+@equal(0, stock_redis=20)
 def test_waiting_for_a_limit_costs_no_attempts(system, expected, monkeypatch):
     """TRAPS 5, 34: stock's three retries are used up by refusals. `expected`: dead of 20."""
     monkeypatch.setattr("core.errors.THROTTLED_WAIT", timedelta(milliseconds=50))

@@ -138,7 +138,9 @@ class Link:
         try:
             return self._idle.pop()
         except IndexError:
-            return self._factory.make_connection()
+            connection = self._factory.make_connection()
+            connection.connect()  # by itself, at the first command, it would not ask Sentinel
+            return connection
 
     def _follow(self, moved: MovedError) -> None:
         """Turn to the cluster's node that has our slot: all our keys are in one."""

@@ -9,6 +9,7 @@ import typer
 
 from brokers.choose import make_engine
 from brokers.engine import QueueDepth
+from brokers.fallback.state import state
 from cli.output import duration_text, show_json, show_table, table
 from core.errors import FanfareError
 from core.settings import Settings, get_settings
@@ -72,7 +73,15 @@ def _broker(settings: Settings) -> Check:
     check = _check("broker", lambda: f"{settings.broker_kind}, {duration_text(alone.ping())}")
     if not check.problem or settings.broker_kind == "postgres" or not settings.broker_fallback:
         return check
-    return Check("broker", "down; messages go through the database", check.problem, fatal=False)
+    return Check("broker", f"down; messages go through the database{_detour(settings)}", check.problem, fatal=False)
+
+
+def _detour(settings: Settings) -> str:
+    """What is on its way around a broker that is away."""
+    now = state(make_engine(settings))
+    if now is None:
+        return ""
+    return f": {now.in_second:,} there, {now.undecided:,} in doubt, {now.in_outbox:,} kept for the broker"
 
 
 def _migrations() -> str:

@@ -4,9 +4,6 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 
-FIELDS = ("phone", "email", "name", "tags")
-"""What a contact has by itself; every other column becomes a custom field."""
-
 # First in the list wins where a file has several: a WhatsApp number is better to write to than an office's.
 _ALIASES: dict[str, tuple[str, ...]] = {
     "phone": (
@@ -50,8 +47,8 @@ def name_columns(headers: Sequence[str], mapping: Mapping[str, str] | None = Non
         headers: The file's first record.
         mapping: Header, as written or as `field_name` gives it, to the name it shall have; goes before all aliases.
 
-    Known columns get one of `FIELDS`, `first_name` or `last_name`; of several for one field the likeliest gets it and
-    the others keep their own name. A column without header is `column_` and its number.
+    Known columns get `phone`, `email`, `name`, `tags`, `first_name` or `last_name`; of several for one field the
+    likeliest gets it and the others keep their own name. A column without header is `column_` and its number.
     """
     mapping = mapping or {}
     own = [field_name(header) or f"column_{number}" for number, header in enumerate(headers, 1)]

@@ -45,7 +45,7 @@ class PostgresEngine(PostgresStore):
             prepared and nothing listened to, new messages are found by looking.
     """
 
-    capabilities = Capabilities(name="postgres", transactional_enqueue=True, survives_restart=True)
+    capabilities = Capabilities(name="postgres", transactional_enqueue=True)
 
     def __init__(self, url: str, *, transaction_pooling: bool = False) -> None:
         self._url = url
@@ -153,6 +153,10 @@ class PostgresEngine(PostgresStore):
     def result(self, message_id: str) -> bytes | None:
         """As in `Engine`; JSON comes back in PostgreSQL's spacing and order of keys."""
         return self._run(steering.result, message_id)
+
+    def results(self, message_ids: Sequence[str]) -> dict[str, bytes]:
+        """As in `Engine`; JSON as with `result`."""
+        return self._run(steering.results, message_ids)
 
     def reserve(self, limits: Sequence[Limit], count: int, *, lead: timedelta = timedelta()) -> Reservation:
         """As in `Engine`."""

@@ -48,7 +48,7 @@ class RedisEngine(RedisStore):
     """
 
     def __init__(self, url: str, *, namespace: str = "fanfare", answer_timeout_s: float = ANSWER_TIMEOUT_S) -> None:
-        self.capabilities = Capabilities(name="redis", transactional_enqueue=False, survives_restart=False)
+        self.capabilities = Capabilities(name="redis", transactional_enqueue=False)
         self._link = Link(url, namespace, answer_timeout_s)
         self._tag = self._link.tag
         self._reset()
@@ -216,6 +216,14 @@ class RedisEngine(RedisStore):
     def result(self, message_id: str) -> bytes | None:
         """As the contract says."""
         kept: bytes | None = self._link.command("GET", f"{self._tag}:result:{message_id}")
+        return kept
+
+    def results(self, message_ids: Sequence[str]) -> dict[str, bytes]:
+        """As the contract says."""
+        kept: dict[str, bytes] = {}
+        for batch in _batches(message_ids):
+            found = self._link.command("MGET", *[f"{self._tag}:result:{message_id}" for message_id in batch])
+            kept.update({message_id: data for message_id, data in zip(batch, found, strict=True) if data is not None})
         return kept
 
     def reserve(self, limits: Sequence[Limit], count: int, *, lead: timedelta = timedelta()) -> Reservation:

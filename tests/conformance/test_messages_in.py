@@ -8,7 +8,6 @@ from core.errors import PermanentError
 from tests.conformance.messages import claim, claim_one, finish, ids, message, messages, ms, started
 from tests.conftest import wait_until
 
-ODD_BODIES = [b"{", b"\x00\xff \n\r\xfe", b"null", b'{"options": 3}', '{"ä": "€"}'.encode()]
 
 
 @pytest.mark.clause("ENQ-1", "ENQ-2")

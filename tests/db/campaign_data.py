@@ -13,9 +13,9 @@ def add_contacts(organization_id: UUID, count: int, *, tags: list[str] | None = 
     """Contacts with phones +15550000000 and up, each with a number of its own in the organisation."""
     ids = [uuid7() for _ in range(count)]
     with pool.transaction() as connection:
-        first = connection.execute(
+        [(first,)] = connection.execute(
             "select count(*) from contacts where organization_id = %s", [organization_id]
-        ).fetchone()[0]
+        ).fetchall()
         connection.cursor().executemany(
             """
             insert into contacts (id, organization_id, phone, email, name, tags, custom)

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from uuid import UUID
 
 import psycopg
@@ -45,7 +46,7 @@ def prepare(organization_id: UUID, import_id: UUID) -> None:
     options = ImportOptions(update_existing=True)
     first = FILE.splitlines(keepends=True)[:6]
     run(imports.accept(organization_id, io.BytesIO("".join(first).encode()), "first.csv"))
-    imports.uuid7 = lambda: import_id
+    imports.uuid7 = lambda: import_id  # type: ignore[attr-defined]  # the id is known before it dies
     imports.accept(organization_id, io.BytesIO(FILE.encode()), "all.csv", options)
 
 
@@ -65,7 +66,7 @@ def run_and_die(import_id: UUID, at: int, *, is_before: bool) -> None:
             os._exit(9)
         return result
 
-    psycopg.Connection.wait = counted
+    psycopg.Connection.wait = counted  # type: ignore[method-assign, assignment]  # every exchange passes here
     run(import_id)
 
 
@@ -86,10 +87,10 @@ def main() -> None:
     for is_before in crashes:
         for at in itertools.count(1):
             organization_id, import_id = uuid7(), uuid7()
-            assert forked(lambda o=organization_id, i=import_id: prepare(o, i)) == 0
-            status = forked(lambda i=import_id, n=at, b=is_before: run_and_die(i, n, is_before=b))
+            assert forked(partial(prepare, organization_id, import_id)) == 0
+            status = forked(partial(run_and_die, import_id, at, is_before=is_before))
             assert status in {0, 9}, status
-            assert forked(lambda o=organization_id, i=import_id: check(o, i)) == 0, (is_before, at)
+            assert forked(partial(check, organization_id, import_id)) == 0, (is_before, at)
             if status == 0:
                 break
             crashes[is_before] += 1

@@ -21,7 +21,6 @@ from brokers.redis.broker import RedisBroker
 from brokers.redis.engine import RedisEngine
 
 OURS = ("postgres", "redis")
-STOCK = ("stock-redis", "stock-pg")
 LEASE = timedelta(seconds=3)
 
 STOCK_UNFINISHED = "select count(*) from dramatiq.queue where state in ('queued', 'consumed') and queue_name = any(%s)"

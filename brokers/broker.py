@@ -13,7 +13,7 @@ from dramatiq.results import Results
 from periodiq import PeriodiqMiddleware
 
 from brokers.consumer import EngineConsumer
-from brokers.envelope import envelope_of
+from brokers.envelope import envelope_of, identified
 from brokers.job import DEFAULT_TIME_LIMIT
 from brokers.middleware.group_callbacks import GroupCallbacks
 from brokers.middleware.job_tracking import JobTracking
@@ -92,14 +92,17 @@ class EngineBroker(Broker):
     def enqueue(self, message: "dramatiq.Message[Any]", *, delay: int | None = None) -> "dramatiq.Message[Any]":
         """Store one message; `delay` is in milliseconds.
 
-        On return the store has it; inside `db.pool.transaction()` it is stored if and only if that commits.
+        On return the store has it; inside `db.pool.transaction()` it is stored if and only if that commits. With an
+        option `deduplication_key`, messages of one actor with the same key are one: while the store holds the first,
+        be it waiting, running or dead, another has no effect.
         """
+        message = identified(message)
         self._enqueue([message], delay)
         return message
 
     def enqueue_many(self, messages: Iterable["dramatiq.Message[Any]"], *, delay: int | None = None) -> None:
         """Store all of `messages` in one step, as `enqueue` stores one."""
-        self._enqueue(list(messages), delay)
+        self._enqueue([identified(message) for message in messages], delay)
 
     def _enqueue(self, messages: list["dramatiq.Message[Any]"], delay: int | None) -> None:
         wait = timedelta(milliseconds=delay or 0)

@@ -1,5 +1,6 @@
 """From dramatiq's messages to the engine's envelopes."""
 
+import uuid
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 NO_DELAY = timedelta()
 
 
+_KEYS = uuid.UUID("5f1c2f5e-6d0e-4b1c-9f0a-7a1d3f0b9c11")
+"""Namespace of the ids made from deduplication keys."""
+
+
 def envelope_of(broker: "EngineBroker", message: "dramatiq.Message[Any]", *, delay: timedelta = NO_DELAY) -> Envelope:
     """What the store needs to know of `message`.
 
@@ -33,6 +38,14 @@ def envelope_of(broker: "EngineBroker", message: "dramatiq.Message[Any]", *, del
         run_at=_run_at(message.options),
         group_id=group_of(message.options),
     )
+
+
+def identified(message: "dramatiq.Message[Any]") -> "dramatiq.Message[Any]":
+    """`message` with the id that its option `deduplication_key` gives it: the store holds an id once."""
+    key = message.options.get("deduplication_key")
+    if key is None:
+        return message
+    return message.copy(message_id=str(uuid.uuid5(_KEYS, f"{message.actor_name} {key}")))
 
 
 def group_of(options: "Mapping[str, Any]") -> str | None:

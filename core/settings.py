@@ -72,6 +72,11 @@ class Settings(BaseSettings):
         timedelta(seconds=30), description="A message whose worker was silent for so long is run by another (seconds)."
     )
 
+    dead_letters_kept: int = Field(
+        1000, ge=0, description="Dead letters kept per queue; every night the oldest beyond are discarded, and logged."
+    )
+    dead_letters_days: int = Field(0, ge=0, description="Days after which dead letters are discarded; 0: never.")
+
     sentry_dsn: SecretStr = Field(SecretStr(""), description="Errors are reported there; empty: nowhere.")
     release: str = Field("", description="Version name attached to errors, such as a commit id.")
 

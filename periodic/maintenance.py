@@ -1,14 +1,17 @@
 """Deletes, every night, what has become old (JOB-25).
 
-Sent by the scheduler. Removes job logs and the stored files of ended imports by the ages below; running it twice, or
-stopping it half way, does no harm.
+Sent by the scheduler. Removes job logs and the stored files of ended imports by the ages below, and dead letters as the
+settings say; running it twice, or stopping it half way, does no harm.
 """
 
 from datetime import timedelta
 
+from brokers.current import current_broker
 from brokers.job import Payload, Priority, job
+from brokers.retention import trim_dead_letters
 from core.errors import RetryPolicy
 from core.logging import get_logger
+from core.settings import get_settings
 from db import retention
 
 log = get_logger(__name__)
@@ -34,4 +37,15 @@ class CleanUp(Payload):
 def clean_up(_: CleanUp) -> None:
     """Delete what the retention rules no longer keep."""
     deleted = retention.clean(job_logs=JOB_LOGS_KEPT, import_files=IMPORT_FILES_KEPT)
-    log.info("maintenance.completed", job_logs=deleted.job_logs, import_files=deleted.import_files)
+    settings = get_settings()
+    dead_letters = trim_dead_letters(
+        current_broker().engine,
+        keep=settings.dead_letters_kept,
+        keep_for=timedelta(days=settings.dead_letters_days) if settings.dead_letters_days else None,
+    )
+    log.info(
+        "maintenance.completed",
+        job_logs=deleted.job_logs,
+        import_files=deleted.import_files,
+        dead_letters=dead_letters,
+    )

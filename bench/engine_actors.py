@@ -127,7 +127,7 @@ def _report() -> None:
 def _facts() -> dict[str, Any]:
     return {
         "count": len(moments),
-        "first": min(moments),
-        "last": max(moments),
+        "first": moments[0],
+        "last": moments[-1],
         "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }

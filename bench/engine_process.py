@@ -19,7 +19,7 @@ import dramatiq
 from bench import engine_actors, servers
 from bench.engine_answers import Answers
 from bench.engine_store import claims, megabytes_per_1000, per_second
-from brokers.fan_out import fan_out
+from brokers.fan_out import fan_out, results_of
 from cli.processes import Processes, shell_words
 
 END_WITHIN = timedelta(seconds=300)
@@ -27,8 +27,8 @@ BULK = 1_000
 MEMBERS = 10_000
 FIRST = 20
 """Messages before the latency is taken: the first ones meet a worker that starts and servers that plan."""
-SETTLE_S = 1.5
-"""After this an idle worker has looked for the last time before it only waits."""
+SETTLE_S = 6.0
+"""After this an idle worker does only what it always does, and its sessions have told PostgreSQL of what came before."""
 
 
 def main() -> None:
@@ -64,10 +64,15 @@ def drain(folder: Path, broker: str, processes: int, threads: int, single: int, 
 
 def idle(folder: Path, broker: str, messages: int, seconds: int) -> dict[str, Any]:
     """What an idle worker asks of its server, and how soon it begins a message."""
+
+    def latency_ms() -> float:
+        return answers.latency_ms(lambda: _send("answer", str(folder)))
+
     with workers(folder, broker, 1, 8), Answers(folder) as answers:
-        latencies = [answers.latency_ms(lambda: _send("answer", str(folder))) for _ in range(FIRST + messages)][FIRST:]
+        latency_ms()
         time.sleep(SETTLE_S)
         commands = per_second(seconds)
+        latencies = [latency_ms() for _ in range(FIRST + messages)][FIRST:]
     percentiles = statistics.quantiles(latencies, n=100, method="inclusive")
     return {"p50_ms": percentiles[49], "p99_ms": percentiles[98], "commands_per_s": commands}
 
@@ -149,7 +154,7 @@ def _fan_in(folder: Path, answers: Answers) -> float:
     group.add_completion_callback(broker.get_actor("gather").message(str(folder)))
     fan_out(group)
     answers.next()
-    total = sum(group.get_results())
+    total = sum(results_of(group))
     seconds = time.monotonic() - began
     if total != sum(range(MEMBERS)):
         raise AssertionError(f"the results of the group sum up to {total}")

@@ -53,7 +53,7 @@ class Size:
 
 
 FULL = Size(3, 20_000, 30_000, 5_000, fans=3, answers=500, idle_s=20, many=1_000_000)
-QUICK = Size(1, 5_000, 15_000, 1_500, fans=1, answers=100, idle_s=3, many=100_000)
+QUICK = Size(1, 3_000, 17_000, 1_500, fans=1, answers=100, idle_s=5, many=100_000)
 
 
 def run(quick: bool) -> Iterator[Figure]:  # noqa: FBT001  # the package's protocol

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-MAX_HELD = 512
+MAX_HELD = 1000
 BUFFERED_S = 0.05
 """A process holds about as many messages as it works off in this time, so that others find work too."""
+LOOK_EVERY_S = 5.0
+"""An idle worker looks after this time though nobody woke it: a wake-up is lost with a process that dies of it."""
 STORE_DOWN_PAUSE_S = 1.0
 STOPPED_PAUSE_S = 0.02
 
@@ -56,6 +58,7 @@ class EngineConsumer(Consumer):
         self._leases = Leases(broker.engine, broker.lease)
         self._buffer: deque[LeasedMessage] = deque()
         self._request: ClaimRequest | None = None
+        self._idle_until = 0.0
         self._stopped = False
 
     def __next__(self) -> MessageProxy | None:
@@ -63,6 +66,9 @@ class EngineConsumer(Consumer):
             return self._buffer.popleft()
         if self._stopped:
             time.sleep(STOPPED_PAUSE_S)
+            return None
+        if time.monotonic() < self._idle_until:
+            self._wait()
             return None
         capacity = max(self._prefetch, min(MAX_HELD, int(self._leases.rate * BUFFERED_S)))
         room = capacity - len(self._leases)
@@ -82,8 +88,17 @@ class EngineConsumer(Consumer):
             if claims:
                 self._take(claims)
             else:
-                self._engine.wait(self._timeout)
+                self._idle_until = time.monotonic() + LOOK_EVERY_S
         except TransientError as error:
+            log.warning("claim.failed", error=str(error))
+            time.sleep(STORE_DOWN_PAUSE_S)
+
+    def _wait(self) -> None:
+        try:
+            if self._engine.wait(self._timeout):
+                self._idle_until = 0.0
+        except TransientError as error:
+            self._idle_until = 0.0
             log.warning("claim.failed", error=str(error))
             time.sleep(STORE_DOWN_PAUSE_S)
 

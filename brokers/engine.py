@@ -16,8 +16,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+# Envelope, Claim and Finish are values, never changed: not declared frozen, because that doubles the cost of making one
+# and each message takes all three.
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Envelope:
     """A message on its way into the store.
 
@@ -40,7 +43,7 @@ class Envelope:
     group_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Claim:
     """A message leased to this worker.
 
@@ -71,7 +74,7 @@ class Disposition(StrEnum):
     CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Finish:
     """All that follows one attempt, applied in one step or not at all.
 
@@ -199,13 +202,11 @@ class Capabilities:
 
     Attributes:
         transactional_enqueue: A message enqueued inside `db.pool.transaction()` is part of that transaction.
-        survives_restart: Stored messages outlive a crash of the store by themselves.
         max_body_bytes: Longest message body.
     """
 
     name: str
     transactional_enqueue: bool
-    survives_restart: bool
     max_body_bytes: int = field(default=1_000_000)
 
 
@@ -309,6 +310,11 @@ class Engine(ABC):
     @abstractmethod
     def result(self, message_id: str) -> bytes | None:
         """The encoded result kept for a message, None while there is none."""
+
+    def results(self, message_ids: Sequence[str]) -> dict[str, bytes]:
+        """The encoded results kept for some messages, by id; without those that have none."""
+        found = ((message_id, self.result(message_id)) for message_id in message_ids)
+        return {message_id: data for message_id, data in found if data is not None}
 
     @abstractmethod
     def reserve(self, limits: Sequence[Limit], count: int, *, lead: timedelta = timedelta()) -> Reservation:

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     import dramatiq
 
     from brokers.broker import EngineBroker
+    from brokers.results import EngineResults
 
 
 def fan_out(group: "dramatiq.group") -> str:
@@ -23,3 +24,13 @@ def fan_out(group: "dramatiq.group") -> str:
     broker.create_group(group_id, len(members))
     broker.enqueue_many(members)
     return group_id
+
+
+def results_of(group: "dramatiq.group") -> list[Any]:
+    """The results of all members of `group`, in their order, as `group.get_results()` reads one by one.
+
+    Raises:
+        dramatiq.results.ResultMissing: a member has no result: it has not ended, or failed.
+    """
+    backend = cast("EngineResults", group.broker.get_results_backend())
+    return backend.get_results(group.children)

@@ -21,7 +21,7 @@ HEARTBEAT_EVERY = timedelta(seconds=1)
 REAP_EVERY = timedelta(seconds=5)
 MAX_LOST = 3
 """A message that took three workers down with it is poison."""
-MAX_BATCH = 512
+MAX_BATCH = 1000
 BATCH_PAUSE_S = 0.002
 """Under load, finishes gather this long; an idle worker's first finish does not wait."""
 STORE_DOWN_PAUSE_S = 1.0
@@ -186,9 +186,10 @@ class Leases:
 
 
 class _Rate:
-    """Finishes a second, averaged over about the last tenth of a second."""
+    """Finishes a second, averaged over about the last half second."""
 
-    WINDOW_S = 0.1
+    WINDOW_S = 0.5
+    LEAST_S = 0.02
 
     def __init__(self) -> None:
         self.per_s = 0.0
@@ -198,8 +199,10 @@ class _Rate:
     def add(self, count: int) -> None:
         self._count += count
         elapsed = time.monotonic() - self._since
-        if elapsed >= self.WINDOW_S / 5:
-            share = min(1.0, elapsed / self.WINDOW_S)
-            self.per_s += share * (self._count / elapsed - self.per_s)
+        if elapsed >= self.LEAST_S:
+            now = self._count / elapsed
+            # Up at once, so that a worker that begins is soon at full speed; down by and by.
+            share = 1.0 if now > self.per_s else min(1.0, elapsed / self.WINDOW_S)
+            self.per_s += share * (now - self.per_s)
             self._since = time.monotonic()
             self._count = 0

@@ -36,6 +36,13 @@ class LeasedMessage(MessageProxy):
         """The lease, as heartbeats and releases name it."""
         return Held(self.claim.message_id, self.claim.queue, self.claim.token)
 
+    def log_facts(self) -> dict[str, str]:
+        """What identifies this run in a log line."""
+        facts = {"message_id": self.message_id, "actor": self.actor_name}
+        if (job_id := self.options.get("job_id")) is not None:
+            facts["job_id"] = job_id
+        return facts
+
     # A lease is itself and no other, whatever its message says.
     __eq__ = object.__eq__
     __hash__ = object.__hash__

@@ -11,6 +11,8 @@ from dramatiq.results.errors import ResultMissing, ResultTimeout
 from brokers.encoder import OrjsonEncoder
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import dramatiq
 
     from brokers.engine import Engine
@@ -32,6 +34,18 @@ class EngineResults(ResultBackend):
 
     def store_exception(self, message: Any, exception: BaseException, ttl: int) -> None:  # noqa: ANN401
         """Nothing: a failed message is a dead letter, which says more than a result could."""
+
+    def get_results(self, messages: "Sequence[dramatiq.Message[Any]]") -> list[Any]:
+        """The results of `messages` in their order, in a few round trips.
+
+        Raises:
+            ResultMissing: one of them has none.
+        """
+        found = self._engine.results([message.message_id for message in messages])
+        for message in messages:
+            if message.message_id not in found:
+                raise ResultMissing(message)
+        return [self.encoder.decode(found[message.message_id]) for message in messages]
 
     def get_result(self, message: "dramatiq.Message[Any]", *, block: bool = False, timeout: int | None = None) -> Any:  # noqa: ANN401 - a result may be anything
         """The result of `message`; with `block`, waits up to `timeout` milliseconds for it.

@@ -7,8 +7,9 @@ libraries (dramatiq, periodiq, psycopg) go through the same renderer. What is re
 import logging
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, TextIO
@@ -48,6 +49,9 @@ _PATTERNS: list[tuple[re.Pattern[str], str]] = [
 _SENSITIVE_KEY = re.compile(r"(?i)token|secret|password|authorization|cookie|api_?key|dsn|phone|e_?mail|recipient")
 _PLAIN = (int, float, Decimal, UUID, date, timedelta, type(None))  # bool is an int, datetime a date
 
+Facts = Callable[[], Mapping[str, object]]
+
+_followed: ContextVar[Facts | None] = ContextVar("followed", default=None)
 _secrets: list[str] = []
 
 
@@ -59,6 +63,7 @@ def configure(settings: Settings) -> None:
     _secrets[:] = [secret for secret in _configured_secrets(settings) if len(secret) >= SHORTEST_SECRET]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        _add_followed,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -102,6 +107,14 @@ def get_logger(name: str) -> BoundLogger:
 def bind(**facts: object) -> AbstractContextManager[None]:
     """Add `facts`, such as `job_id` and `message_id`, to every line logged in the block by this thread or task."""
     return structlog.contextvars.bound_contextvars(**facts)
+
+
+def follow(facts: Facts | None) -> None:
+    """Add to every line of this thread or task, from now on, what `facts` tells when the line is logged; None ends it.
+
+    Costs next to nothing for what logs nothing.
+    """
+    _followed.set(facts)
 
 
 def scrub(value: object) -> object:
@@ -157,6 +170,11 @@ def _wrap_for_formatter(
     """Structlog's, and the error on the record too, where error reports look for it."""
     args, options = ProcessorFormatter.wrap_for_formatter(logger, method, event)
     return args, {**options, "exc_info": event.get("exc_info")}
+
+
+def _add_followed(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    facts = _followed.get()
+    return event if facts is None else {**facts(), **event}
 
 
 def _scrub_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

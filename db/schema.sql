@@ -315,26 +315,27 @@ begin
     again := (select count(*) from unnest(dispositions) as d where d = 'again');
     delete from dramatiq.queue
     where message_id in (select id from unnest(ids, dispositions) as h (id, d) where d = 'gone');
+    -- What is left of them waits again, is dead or is kept.
     update dramatiq.queue as q
-    set state = case h.d when 'again' then 'queued' when 'dead' then 'rejected' else 'done' end::dramatiq.state,
+    set state = case when f.d in ('retry', 'reschedule') then 'queued' when f.d = 'dead' then 'rejected'
+            else 'done' end::dramatiq.state,
         mtime = now(),
         lease_token = null,
         lease_expires_at = null,
         attempt = case when f.d = 'reschedule' then attempt - 1 else attempt end,
-        available_at = case h.d when 'again' then coalesce(
+        available_at = case when f.d in ('retry', 'reschedule') then coalesce(
             f.run_at, statement_timestamp() + make_interval(secs => coalesce(f.delay, 0))) else available_at end,
         code = f.code,
         error = f.error,
-        group_left = group_left or h.d <> 'again',
+        group_left = group_left or f.d not in ('retry', 'reschedule'),
         result = f.result::jsonb,
         raw_result = decode(f.raw, 'base64'),
         result_ttl = case when f.ttl is not null then statement_timestamp() + make_interval(secs => f.ttl) end
-    from unnest(ids, tokens, dispositions) as h (id, token, d),
-        jsonb_to_recordset(rich) as f (
-            i uuid, t bigint, d text, delay double precision, run_at timestamptz, code text, error text, result text, raw text,
-            ttl double precision
-        )
-    where message_id = h.id and f.i = h.id and f.t = h.token and h.d <> 'gone';
+    from jsonb_to_recordset(rich) as f (
+        i uuid, t bigint, d text, delay double precision, run_at timestamptz, code text, error text, result text, raw text,
+        ttl double precision
+    )
+    where message_id = f.i and lease_token = f.t and state = 'consumed';
 end $$;
 
 CREATE FUNCTION dramatiq.forget(batch uuid) RETURNS boolean

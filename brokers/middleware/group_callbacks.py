@@ -19,8 +19,8 @@ class GroupCallbacks(middleware.GroupCallbacks):
     def __init__(self, engine: "Engine") -> None:
         super().__init__(_GroupSizes(engine))
 
-    def after_process_message(self, *_: object, **__: object) -> None:
-        """Nothing: see `Outcomes`."""
+    # Nothing, see `Outcomes`; the broker knows this method and does not call it.
+    after_process_message = middleware.Middleware.after_process_message
 
 
 class _GroupSizes(RateLimiterBackend):

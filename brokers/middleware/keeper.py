@@ -1,10 +1,11 @@
 """A thread of each worker process that looks, every second, after what crashes and outages left behind.
 
-It tells the store what waits in the outbox, lets two stores work as one settle what is open between them, and ends what
-a mover left half done. On a quiet system that is three short queries a second.
+It tells the store what waits in the outbox and lets two stores work as one settle what is open between them; now and
+then it ends what a mover left half done.
 """
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from dramatiq.middleware import Middleware
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 EVERY_S = 1.0
+MOVES_EVERY_S = 5.0
+"""What a mover left half done is in no hurry."""
 
 
 class Keeper(Middleware):
@@ -46,9 +49,13 @@ class Keeper(Middleware):
             self._thread = None
 
     def _run(self, broker: "EngineBroker") -> None:
+        moves_at = 0.0
         while not self._stopped.wait(EVERY_S):
             try:
-                _look_after(broker)
+                is_away = _look_after(broker)
+                if not is_away and time.monotonic() >= moves_at:
+                    moves_at = time.monotonic() + MOVES_EVERY_S
+                    _end_moves(broker)
             except FanfareError as error:
                 log.warning("keeper.delayed", error=str(error))
             except Exception:
@@ -56,14 +63,20 @@ class Keeper(Middleware):
                 log.exception("keeper.failed")
 
 
-def _look_after(broker: "EngineBroker") -> None:
+def _look_after(broker: "EngineBroker") -> bool:
+    """Tell what is left; returns whether the first store is away."""
     engine = broker.engine
     if isinstance(engine, FallbackEngine):
         engine.tend()
         if engine.is_away:
-            return
+            return True
     if broker.outbox is not None:
         broker.outbox.tell_left()
+    return False
+
+
+def _end_moves(broker: "EngineBroker") -> None:
+    engine = broker.engine
     for store in engine.stores if isinstance(engine, FallbackEngine) else (engine,):
         if isinstance(store, Store):
             settle(store)

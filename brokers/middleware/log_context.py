@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-import structlog
 from dramatiq.middleware import Middleware
+
+from core import logging
 
 if TYPE_CHECKING:
     from brokers.broker import EngineBroker
@@ -15,13 +16,10 @@ class LogContext(Middleware):
 
     def before_process_message(self, broker: "EngineBroker", message: "LeasedMessage") -> None:  # noqa: ARG002 - the hook's signature
         """Bind."""
-        facts = {"message_id": message.message_id, "actor": message.actor_name}
-        if (job_id := message.options.get("job_id")) is not None:
-            facts["job_id"] = job_id
-        structlog.contextvars.bind_contextvars(**facts)
+        logging.follow(message.log_facts)
 
     def after_process_message(self, *_: object, **__: object) -> None:
         """Forget."""
-        structlog.contextvars.clear_contextvars()
+        logging.follow(None)
 
     after_skip_message = after_process_message

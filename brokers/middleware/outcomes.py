@@ -25,6 +25,8 @@ log = get_logger(__name__)
 STOCK_POLICY = RetryPolicy(attempts=21, bug_attempts=21, backoff=timedelta(seconds=15), max_backoff=timedelta(days=7))
 """dramatiq's defaults for actors declared without ours: 20 retries, 15 s doubling up to a week."""
 
+NO_RESULT: tuple[None, timedelta] = (None, timedelta())
+_ENDS = frozenset({Disposition.DONE, Disposition.DEAD, Disposition.CANCELLED})
 _DISPOSITIONS = {
     Action.RETRY: Disposition.RETRY,
     Action.RESCHEDULE: Disposition.RESCHEDULE,
@@ -66,8 +68,8 @@ def decide(broker: "EngineBroker", message: "LeasedMessage", result: object, exc
     """All that follows a run of `message` which returned `result` or raised `exception`."""
     options = _Options(broker, message)
     if exception is None:
-        follow_ups = [*_next_step(broker, message, result), *_on_success(broker, message, options, result)]
-        return _finish(broker, message, Disposition.DONE, follow_ups=tuple(follow_ups))
+        follow_ups = (*_next_step(broker, message, result), *_on_success(broker, message, options, result))
+        return _finish(broker, message, Disposition.DONE, follow_ups=follow_ups)
     outcome = _outcome(exception, message.claim.attempt, options)
     disposition = _DISPOSITIONS[outcome.action]
     _log_failure(message, exception, outcome)
@@ -85,10 +87,10 @@ def decide(broker: "EngineBroker", message: "LeasedMessage", result: object, exc
 
 
 def _finish(broker: "EngineBroker", message: "LeasedMessage", disposition: Disposition, **facts: Any) -> Finish:  # noqa: ANN401 - passed on to Finish, which names them
-    result, ttl = message.result or (None, timedelta())
+    result, ttl = message.result or NO_RESULT
     callbacks: tuple[Envelope, ...] = ()
-    if disposition in {Disposition.DONE, Disposition.DEAD, Disposition.CANCELLED}:
-        raw = message.options.get("group_completion_callbacks") or ()
+    raw = message.options.get("group_completion_callbacks")
+    if raw and disposition in _ENDS:
         callbacks = tuple(envelope_of(broker, dramatiq.Message(**callback)) for callback in raw)
     return Finish(
         message_id=message.claim.message_id,
@@ -155,19 +157,21 @@ def _milliseconds(value: int | None, default: timedelta) -> timedelta:
     return default if value is None else timedelta(milliseconds=value)
 
 
-def _next_step(broker: "EngineBroker", message: "LeasedMessage", result: object) -> list[Envelope]:
+def _next_step(broker: "EngineBroker", message: "LeasedMessage", result: object) -> tuple[Envelope, ...]:
     target = message.options.get("pipe_target")
     if target is None:
-        return []
+        return ()
     step: dramatiq.Message[Any] = dramatiq.Message(**target)
     if not step.options.get("pipe_ignore"):
         step = step.copy(args=(*step.args, result))
-    return [envelope_of(broker, step)]
+    return (envelope_of(broker, step),)
 
 
-def _on_success(broker: "EngineBroker", message: "LeasedMessage", options: _Options, result: object) -> list[Envelope]:
+def _on_success(
+    broker: "EngineBroker", message: "LeasedMessage", options: _Options, result: object
+) -> tuple[Envelope, ...]:
     name = options.get("on_success")
-    return [_callback(broker, name, message.asdict(), result)] if name else []
+    return (_callback(broker, name, message.asdict(), result),) if name else ()
 
 
 def _on_failure(

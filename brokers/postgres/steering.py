@@ -30,8 +30,8 @@ DEAD_LETTER_GROUPS = """
     where state = 'rejected' and (%s::text is null or queue_name = %s)
     group by 1, 2, 3 order by 4 desc, 1, 2, 3
 """
-RESULT = """
-    select coalesce(raw_result, convert_to(result::text, 'UTF8')) from dramatiq.queue
+RESULTS = """
+    select message_id::text, coalesce(raw_result, convert_to(result::text, 'UTF8')) from dramatiq.queue
     where message_id = any(%s::uuid[]) and (result is not null or raw_result is not null)
         and (result_ttl is null or result_ttl > now())
 """
@@ -88,10 +88,15 @@ def discard(connection: Connection, message_ids: Sequence[str]) -> int:
     return connection.execute(DISCARD, (uuid_array(message_ids),)).rowcount
 
 
+def results(connection: Connection, message_ids: Sequence[str]) -> dict[str, bytes]:
+    """As `Engine.results`."""
+    rows = connection.execute(RESULTS, (uuid_array(message_ids),)).fetchall()
+    return {message_id: bytes(data) for message_id, data in rows}
+
+
 def result(connection: Connection, message_id: str) -> bytes | None:
     """As `Engine.result`."""
-    row = connection.execute(RESULT, (uuid_array([message_id]),)).fetchone()
-    return bytes(row[0]) if row else None
+    return next(iter(results(connection, [message_id]).values()), None)
 
 
 def _number(connection: Connection, statement: str, argument: str) -> int:

@@ -38,7 +38,7 @@ def main() -> None:
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         console = Console(record=True, width=COLUMNS, file=nowhere, force_terminal=True, highlight=False)
         for line in lines:
-            console.print(Text.from_ansi(line), soft_wrap=True)
+            console.print(Text.from_ansi(line), overflow="fold")
         PICTURE.parent.mkdir(exist_ok=True)
         PICTURE.write_text(console.export_svg(title="make demo", unique_id="demo"), encoding="utf-8")
 

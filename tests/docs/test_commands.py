@@ -59,7 +59,7 @@ def problem_with_module(words: list[str]) -> str | None:
     if module == "cli":
         return problem_with_ours(rest)
     if module == "bench":
-        return next((f"no bench {w}" for w in rest if w.islower() and not (ROOT / f"bench/{w}.py").exists()), None)
+        return next((f"no bench {w}" for w in rest if w.isidentifier() and not (ROOT / f"bench/{w}.py").exists()), None)
     return problem_with_module_name([module])
 
 

@@ -151,7 +151,17 @@ def postgres15() -> Iterator[str]:
     """The URL of an empty PostgreSQL 15."""
     with server_folder() as folder:
         data = folder / "data"
-        create = ["-D", data, "-U", "postgres", "-A", "trust", "-N", "--locale=C.UTF-8", "--encoding=utf8"]
+        create: list[str | Path] = [
+            "-D",
+            data,
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-N",
+            "--locale=C.UTF-8",
+            "--encoding=utf8",
+        ]
         run_checked([POSTGRES15 / "initdb", *create], stand_in=True)
         settings = ["fsync=off", "listen_addresses=", f"unix_socket_directories={folder}", "max_connections=100"]
         options = [word for setting in settings for word in ("-c", setting)]
@@ -165,7 +175,7 @@ def postgres15() -> Iterator[str]:
 
 @contextmanager
 def pgbouncer(postgres_url: str, *, size: int = 5) -> Iterator[str]:
-    """The URL of a PgBouncer in transaction mode before the server at `postgres_url`; its databases have their names."""
+    """The URL of a PgBouncer in transaction mode before the server at `postgres_url`, with all its databases."""
     where = parse_qs(urlsplit(postgres_url).query)
     with server_folder() as folder:
         config = _PGBOUNCER.format(host=where["host"][0], port=where.get("port", ["5432"])[0], size=size, folder=folder)
@@ -187,10 +197,8 @@ def connects(url: str) -> bool:
     return True
 
 
-def run_checked(command: Sequence[str | Path], *, stand_in: bool = False) -> None:
+def run_checked(command: Sequence[object], *, stand_in: bool = False) -> None:
     """Run a program to its end; fails with what it said."""
     user: dict[str, Any] = {"user": STAND_IN, "extra_groups": []} if stand_in and os.geteuid() == 0 else {}
-    done = subprocess.run(
-        [str(word) for word in command], cwd="/", capture_output=True, text=True, check=False, **user
-    )
+    done = subprocess.run([str(word) for word in command], cwd="/", capture_output=True, text=True, check=False, **user)
     assert done.returncode == 0, done.stdout + done.stderr

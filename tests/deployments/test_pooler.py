@@ -1,4 +1,4 @@
-"""Behind PgBouncer in transaction mode: migrations, sends, workers; OPT-02, RUN-02, DB-04.
+"""Behind PgBouncer in transaction mode: migrations, sends, workers; RUN-02, DB-04.
 
 Its sessions change with every transaction, so that a lock, a prepared statement or a LISTEN of a session fails here.
 """

@@ -62,7 +62,6 @@ def running_worker(folder: Path, *, queues: int = 1, threads: int = 4, **variabl
 def note(name: str, number: int = 0, *, sends: int = 0, priority: int = 3) -> Envelope:
     """A message for the queue q`number` that makes the worker note `name`, and then send as many of the same."""
     message_id, queue = str(uuid.uuid4()), f"q{number}"
-    fields = {"queue_name": queue, "actor_name": f"note{number}", "kwargs": {}, "options": {}}
-    fields["args"] = [name, number, sends]
-    body = json.dumps(fields | {"message_id": message_id, "message_timestamp": 0}).encode()
+    about = {"queue_name": queue, "actor_name": f"note{number}", "message_id": message_id, "message_timestamp": 0}
+    body = json.dumps(about | {"args": [name, number, sends], "kwargs": {}, "options": {}}).encode()
     return Envelope(message_id, queue, priority, body)

@@ -27,8 +27,8 @@ BULK = 1_000
 MEMBERS = 10_000
 FIRST = 20
 """Messages before the latency is taken: the first ones meet a worker that starts and servers that plan."""
-SETTLE_S = 6.0
-"""After this an idle worker does only what it always does, and its sessions have told PostgreSQL of what came before."""
+SETTLE_S = 2.0
+"""After this an idle worker does only what it always does."""
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import dramatiq
@@ -20,9 +21,8 @@ if TYPE_CHECKING:
 
 ROOM = 100
 LEASE = timedelta(seconds=60)
-XACTS = "select xact_commit + xact_rollback from pg_stat_database where datname = current_database()"
-STATS_DELAY_S = 1.2
-"""PostgreSQL's sessions report what they did at most once a second."""
+RELOAD_S = 0.3
+"""PostgreSQL's sessions have read a changed setting by then."""
 
 
 def claims(count: int) -> float:
@@ -54,14 +54,11 @@ def megabytes_per_1000(store: Callable[[], float | None]) -> float | None:
 
 
 def per_second(seconds: int) -> float:
-    """Commands (Redis, those inside scripts apart) or transactions (PostgreSQL) a second during `seconds`."""
+    """Commands (Redis, those inside scripts apart) or statements (PostgreSQL) a second during `seconds`."""
     settings = get_settings()
     if settings.broker_kind == "redis":
         return _commands(settings.resolved_broker_url, seconds) / seconds
-    with psycopg.connect(settings.database_url, autocommit=True) as connection:
-        before = _transactions(connection)
-        time.sleep(seconds)
-        return (_transactions(connection) - before - 1) / seconds
+    return _statements(settings.database_url, seconds) / seconds
 
 
 def _commands(url: str, seconds: int) -> int:
@@ -75,7 +72,17 @@ def _commands(url: str, seconds: int) -> int:
     return count
 
 
-def _transactions(connection: "psycopg.Connection[tuple[int]]") -> int:
-    time.sleep(STATS_DELAY_S)
-    row = connection.execute(XACTS).fetchone()
-    return row[0] if row else 0
+def _statements(url: str, seconds: int) -> int:
+    """What clients send in `seconds`, as the server's log has it, which `db.embedded_server` puts beside its data."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        row = connection.execute("show data_directory").fetchone()
+        log = Path(row[0] if row else "") / "log"
+        connection.execute("alter system set log_statement = 'all'")
+        connection.execute("select pg_reload_conf()")
+        time.sleep(RELOAD_S)
+        begins_at = log.stat().st_size
+        time.sleep(seconds)
+        said = log.read_bytes()[begins_at:]
+        connection.execute("alter system reset log_statement")
+        connection.execute("select pg_reload_conf()")
+    return said.count(b"LOG:  statement:") + said.count(b"LOG:  execute ")

@@ -26,6 +26,8 @@ BEGIN, END = "Campaign", "All processes have ended"
 """The picture begins at the heading with the first and ends before the line with the second."""
 
 _MOVES = re.compile(r"(\n|\r|\x1b\[\d*A|\x1b\[2K)")
+_FONTS = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)
+"""Would be fetched from another host by everyone who looks at the picture."""
 _NOT_SHOWN = re.compile(r"\x1b\[\?\d+[hl]|\x1b\]8;[^\x1b\x07]*(?:\x1b\\|\x07)")
 """Hides and shows the cursor; makes links."""
 
@@ -40,7 +42,8 @@ def main() -> None:
         for line in lines:
             console.print(Text.from_ansi(line), overflow="fold")
         PICTURE.parent.mkdir(exist_ok=True)
-        PICTURE.write_text(console.export_svg(title="make demo", unique_id="demo"), encoding="utf-8")
+        drawn = console.export_svg(title="make demo", unique_id="demo")
+        PICTURE.write_text(_FONTS.sub("", drawn), encoding="utf-8")
 
 
 def screen(shown: str) -> list[str]:

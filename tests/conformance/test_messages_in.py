@@ -9,7 +9,6 @@ from tests.conformance.messages import claim, claim_one, finish, ids, message, m
 from tests.conftest import wait_until
 
 
-
 @pytest.mark.clause("ENQ-1", "ENQ-2")
 def test_enqueue_counts_what_is_new(engine):
     batch = messages(5)

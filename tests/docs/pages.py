@@ -38,7 +38,7 @@ def script_of(page: Path) -> str:
 
 def commands(page: Path) -> list[list[str]]:
     """The page's commands of ours, as words, from its shell blocks and from code in its text."""
-    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+    lines = [line for language in ("sh", "") for block in blocks(page, language) for line in block.splitlines()]
     lines += _SPAN.findall(_BLOCK.sub("", text(page)))
     found = []
     for line in lines:

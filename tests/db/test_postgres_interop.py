@@ -135,9 +135,7 @@ def test_a_result_ends_with_its_time_to_live(engine, database):
 
 def command(database: str, *arguments: str) -> str:
     program = Path(sys.executable).with_name("dramatiq-pg")
-    return subprocess.run(
-        [program, "-d", database, *arguments], check=True, capture_output=True, text=True
-    ).stdout
+    return subprocess.run([program, "-d", database, *arguments], check=True, capture_output=True, text=True).stdout
 
 
 def test_stock_command_line_counts_and_purges(engine, database):

@@ -171,7 +171,5 @@ def test_dramatiq_lines_name_the_message_without_its_arguments(lines):
 
 def test_configure_does_not_load_a_broker():
     code = "import sys, core.logging, core.telemetry; print([m for m in sys.modules if m.split('.')[0] == 'brokers'])"
-    out = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

@@ -146,6 +146,20 @@ def test_a_cluster_that_lost_a_node_is_transient_until_it_is_back(cluster, make_
     assert works(engine), "it needs the node of its URL although it knows the others"
 
 
+def test_engines_leave_a_dead_node_for_the_one_that_took_its_place(cluster, make_engine):
+    slot, holder = slot_and_holder(cluster)
+    entry, heir = (node for node in cluster if node is not holder)
+    engine = make_engine(entry.url)
+    assert works(engine)
+    holder.kill()
+    with heir.client() as client:
+        heir_id = client.execute_command("CLUSTER", "MYID")
+    for node in (heir, entry):
+        with node.client() as client:
+            client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", heir_id)
+    wait_until(lambda: works(engine), "the engine stays with a node that is gone")
+
+
 @pytest.fixture
 def sentinel(tmp_path: Path) -> Iterator[tuple[str, RedisNode]]:
     """The URL of a sentinel that watches a master and its replica; and the master."""

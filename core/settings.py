@@ -84,6 +84,15 @@ class Settings(BaseSettings):
         "https://graph.facebook.com/v23.0", description="WhatsApp Cloud API; point it at the simulator to try things."
     )
     whatsapp_token: SecretStr = Field(SecretStr(""), description="Access token of the WhatsApp business account.")
+    whatsapp_app_secret: SecretStr = Field(
+        SecretStr(""), description="Secret of the Meta app, which signs its webhooks; empty: none is accepted."
+    )
+    whatsapp_app_secret_previous: SecretStr = Field(
+        SecretStr(""), description="Accepted too, while the app's secret is being changed."
+    )
+    whatsapp_verify_token: SecretStr = Field(
+        SecretStr(""), description="A word of your choice that Meta repeats when the webhook's address is set up."
+    )
     whatsapp_rate: float = Field(
         12.5, gt=0, le=1000, description="Default limit of a sending number in messages per second; may be fractional."
     )

@@ -937,12 +937,14 @@ CREATE TABLE public.campaigns (
     finished_at timestamp with time zone,
     version integer DEFAULT 1 NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    status_reason text,
+    paused_at timestamp with time zone,
     CONSTRAINT campaigns_check CHECK (((finished_at IS NOT NULL) = (status = ANY (ARRAY['completed'::text, 'partial_success'::text, 'partial_failure'::text, 'failed'::text, 'cancelled'::text])))),
     CONSTRAINT campaigns_max_attempts_check CHECK (((max_attempts >= 1) AND (max_attempts <= 20))),
     CONSTRAINT campaigns_max_in_flight_check CHECK (((max_in_flight >= 1) AND (max_in_flight <= 5000))),
     CONSTRAINT campaigns_name_check CHECK ((name <> ''::text)),
     CONSTRAINT campaigns_rate_check CHECK ((rate > (0)::numeric)),
-    CONSTRAINT campaigns_status_check CHECK ((status = ANY (ARRAY['draft'::text, 'scheduled'::text, 'running'::text, 'paused'::text, 'completed'::text, 'partial_success'::text, 'partial_failure'::text, 'failed'::text, 'cancelled'::text]))),
+    CONSTRAINT campaigns_status_check CHECK ((status = ANY (ARRAY['draft'::text, 'scheduled'::text, 'running'::text, 'paused'::text, 'cancelling'::text, 'completed'::text, 'partial_success'::text, 'partial_failure'::text, 'failed'::text, 'cancelled'::text]))),
     CONSTRAINT campaigns_unknown_policy_check CHECK ((unknown_policy = ANY (ARRAY['hold'::text, 'resend'::text])))
 );
 
@@ -1030,6 +1032,26 @@ CREATE TABLE public.imports (
     completed_at timestamp with time zone
 );
 
+CREATE TABLE public.inbound_events (
+    id uuid NOT NULL,
+    digest bytea NOT NULL,
+    body bytea NOT NULL,
+    received_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    processed_at timestamp with time zone,
+    reasons text[] DEFAULT '{}'::text[] NOT NULL,
+    CONSTRAINT inbound_events_digest_check CHECK ((length(digest) = 32))
+);
+
+CREATE TABLE public.inbound_messages (
+    provider_message_id text NOT NULL,
+    number text NOT NULL,
+    sender text NOT NULL,
+    kind text NOT NULL,
+    body jsonb NOT NULL,
+    sent_at timestamp with time zone NOT NULL,
+    received_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
 CREATE TABLE public.job_logs (
     id uuid NOT NULL,
     job_id uuid NOT NULL,
@@ -1103,6 +1125,7 @@ CREATE TABLE public.senders (
     name text DEFAULT ''::text NOT NULL,
     rate numeric DEFAULT 12.5,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    slot_epoch integer DEFAULT 0 NOT NULL,
     CONSTRAINT senders_channel_check CHECK ((channel = 'whatsapp'::text)),
     CONSTRAINT senders_provider_id_check CHECK ((provider_id <> ''::text)),
     CONSTRAINT senders_rate_check CHECK ((rate > (0)::numeric))
@@ -1190,6 +1213,15 @@ ALTER TABLE ONLY public.import_errors
 ALTER TABLE ONLY public.imports
     ADD CONSTRAINT imports_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.inbound_events
+    ADD CONSTRAINT inbound_events_digest_key UNIQUE (digest);
+
+ALTER TABLE ONLY public.inbound_events
+    ADD CONSTRAINT inbound_events_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.inbound_messages
+    ADD CONSTRAINT inbound_messages_pkey PRIMARY KEY (provider_message_id);
+
 ALTER TABLE ONLY public.job_logs
     ADD CONSTRAINT job_logs_pkey PRIMARY KEY (id);
 
@@ -1245,7 +1277,9 @@ CREATE INDEX queue_waiting ON dramatiq.queue USING btree (queue_name, priority, 
 
 CREATE INDEX campaigns_of_organization ON public.campaigns USING btree (organization_id, created_at DESC);
 
-CREATE INDEX campaigns_running ON public.campaigns USING btree (id) WHERE (status = ANY (ARRAY['running'::text, 'scheduled'::text]));
+CREATE INDEX campaigns_of_sender ON public.campaigns USING btree (sender_id) WHERE (status = 'running'::text);
+
+CREATE INDEX campaigns_running ON public.campaigns USING btree (id) WHERE (status = ANY (ARRAY['running'::text, 'scheduled'::text, 'cancelling'::text]));
 
 CREATE UNIQUE INDEX contacts_email ON public.contacts USING btree (organization_id, lower(email)) WHERE (phone IS NULL);
 
@@ -1268,6 +1302,12 @@ CREATE INDEX deliveries_pending ON public.deliveries USING btree (campaign_id, d
 CREATE INDEX deliveries_unknown ON public.deliveries USING btree (campaign_id, claimed_at) WHERE (status = 'unknown'::text);
 
 CREATE INDEX fallback_sends_open ON public.fallback_sends USING btree (sent_at) WHERE (state <> 'voided'::text);
+
+CREATE INDEX inbound_events_age ON public.inbound_events USING btree (processed_at) WHERE (processed_at IS NOT NULL);
+
+CREATE INDEX inbound_events_open ON public.inbound_events USING btree (id) WHERE (processed_at IS NULL);
+
+CREATE INDEX inbound_messages_of_contact ON public.inbound_messages USING btree (number, sender, sent_at);
 
 CREATE INDEX job_logs_age ON public.job_logs USING btree (created_at);
 

@@ -1,4 +1,4 @@
-"""The web process: health checks for the platform, a status page for people."""
+"""The web process: health checks for the platform, a status page for people, webhooks of WhatsApp."""
 
 from http import HTTPStatus
 
@@ -7,7 +7,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from core.errors import FanfareError
-from web import status_page
+from web import status_page, whatsapp_webhook
 from web.health import ADVICE, Readiness
 
 # Nothing but our own style sheet: no script, no frame, no form, nothing of another site.
@@ -24,6 +24,7 @@ def make_app() -> FastAPI:
     """The ASGI app; connects to nothing before it is asked something."""
     app = FastAPI(title="Fanfare", openapi_url=None, docs_url=None, redoc_url=None)
     readiness = Readiness()
+    app.include_router(whatsapp_webhook.make_router())
 
     @app.get("/health/live")
     async def live() -> JSONResponse:

@@ -30,6 +30,7 @@ class LeasedMessage(MessageProxy):
         self.finish: Finish | None = None
         self.result: tuple[bytes, timedelta] | None = None
         self.stop_requested = False
+        self.began_at = 0.0
 
     @property
     def held(self) -> Held:

@@ -83,7 +83,17 @@ _LOG: LiteralString = """
     select %s, id, type, organization_id, user_id, %s, %s, %s, started_at, completed_at from jobs where id = %s
 """
 
-_GET: LiteralString = "select * from jobs where organization_id = %s and id = %s"
+# A campaign's progress is in its counters, which every settlement keeps; the later columns of a name count.
+_GET: LiteralString = """
+    select j.*, coalesce(n.total - n.pending - flying.count, j.progress_current) as progress_current,
+           coalesce(n.total, j.progress_total) as progress_total
+    from jobs j
+    left join campaign_counts n on n.campaign_id = j.id
+    left join lateral (
+        select count(*) from deliveries d where d.campaign_id = n.campaign_id and d.status in ('released', 'sending')
+    ) flying on true
+    where j.organization_id = %s and j.id = %s
+"""
 
 _OPEN: LiteralString = """
     select * from jobs

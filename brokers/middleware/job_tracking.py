@@ -1,5 +1,6 @@
 """Keeps the row of the jobs table that a message works for."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -35,6 +36,7 @@ class JobTracking(Middleware):
     def before_process_message(self, broker: "EngineBroker", message: "LeasedMessage") -> None:  # noqa: ARG002 - the hook's signature
         """Record that a try begins."""
         if (job_id := _job_of(message)) is not None and jobs.start(job_id):
+            message.began_at = time.monotonic()
             log.info("job.started", attempt=message.claim.attempt)
 
     def after_process_message(
@@ -64,6 +66,10 @@ def _job_of(message: "LeasedMessage") -> UUID | None:
     return None if job_id is None else UUID(job_id)
 
 
+def _duration_s(message: "LeasedMessage") -> float:
+    return round(time.monotonic() - message.began_at, 3)
+
+
 def _record(job_id: UUID, message: "LeasedMessage", result: object) -> None:
     finish = message.finish
     assert finish is not None  # noqa: S101 - checked by the only caller
@@ -73,10 +79,10 @@ def _record(job_id: UUID, message: "LeasedMessage", result: object) -> None:
             facts = dict(result) if isinstance(result, Mapping) else {}
             status = PARTIAL.get(str(facts.get("status")), "completed")
             jobs.finish(job_id, status, facts or None, facts.get("error_details"))
-            log.info("job.completed", status=status)
+            log.info("job.completed", status=status, duration_s=_duration_s(message))
         case Disposition.DEAD:
             jobs.finish(job_id, "failed", error_details=failure)
-            log.error("job.failed", **failure)
+            log.error("job.failed", duration_s=_duration_s(message), **failure)
         case Disposition.CANCELLED:
             jobs.finish(job_id, "cancelled", error_details=failure)
             log.info("job.cancelled")

@@ -6,7 +6,7 @@ import pytest
 
 from core.clock import now
 from core.errors import PermanentError
-from db import campaign_plan, campaigns, deliveries
+from db import campaign_plan, campaigns, deliveries, jobs
 from db.campaigns import Audience
 from db.deliveries import Settlement
 from tests.db.campaign_data import add_contacts, add_sender, new_campaign, planned, rows
@@ -164,3 +164,14 @@ def _send_all(campaign_id, outcomes):
         message_id = "wamid.1" if outcome == "sent" else None
         code = None if outcome == "sent" else "131026"
         assert deliveries.settle(Settlement(delivery_id, claimed.attempt, outcome, message_id, code))
+
+
+def test_the_job_of_a_campaign_shows_its_progress_while_it_runs(organization, sender):
+    """OPT-10: every settlement counts at once."""
+    add_contacts(organization, 4)
+    campaign_id = planned(organization, sender)
+    for done in range(5):
+        job = jobs.get(organization, campaign_id)
+        assert (job.progress_current, job.progress_total) == (done, 4)
+        if done < 4:
+            _send_all(campaign_id, ["sent"])

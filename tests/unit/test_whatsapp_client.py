@@ -323,7 +323,8 @@ get_settings()
 child = os.fork()
 client = whatsapp()
 assert client is whatsapp()
-print(client.send(number_id="1", recipient="+15550100010", message=TextMessage("Hi"), callback_data=""), flush=True)
+sent = client.send(number_id="1", recipient="+15550100010", message=TextMessage("Hi"), callback_data="")
+os.write(1, f"{sent}\\n".encode())  # in one piece, beside the other process's
 if child:
     assert os.waitpid(child, 0)[1] == 0
 """

@@ -26,7 +26,7 @@ log = get_logger(__name__)
 
 MAX_HELD = 1000
 BUFFERED_S = 0.05
-"""A process holds about as many messages as it works off in this time, so that others find work too."""
+"""A process has about as many messages waiting as it works off in this time, so that others find work too."""
 LOOK_EVERY_S = 5.0
 """An idle worker looks after this time though nobody woke it: a wake-up is lost with a process that dies of it."""
 STORE_DOWN_PAUSE_S = 1.0
@@ -71,11 +71,11 @@ class EngineConsumer(Consumer):
             self._wait()
             return None
         capacity = max(self._prefetch, min(MAX_HELD, int(self._leases.rate * BUFFERED_S)))
-        room = capacity - len(self._leases)
-        if room <= capacity // 4:
-            self._leases.wait_for_room(capacity - capacity // 4, self._timeout.total_seconds())
+        enough = capacity - capacity // 4
+        if not self._leases.has_room(enough):
+            self._leases.wait_for_room(enough, self._timeout.total_seconds())
             return None
-        self._fetch(room)
+        self._fetch(capacity - self._leases.unfinished)
         return self._buffer.popleft() if self._buffer else None
 
     def _fetch(self, room: int) -> None:

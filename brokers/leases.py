@@ -22,6 +22,8 @@ REAP_EVERY = timedelta(seconds=5)
 MAX_LOST = 3
 """A message that took three workers down with it is poison."""
 MAX_BATCH = 1000
+MAX_UNAPPLIED = 4000
+"""No more is claimed while so many are held, most of them finished and waiting for a store that is slow."""
 BATCH_PAUSE_S = 0.002
 """Under load, finishes gather this long; an idle worker's first finish does not wait."""
 STORE_DOWN_PAUSE_S = 1.0
@@ -42,6 +44,7 @@ class Leases:
         self._beat_every_s = min(HEARTBEAT_EVERY, lease / 4).total_seconds()
         self._held: dict[LeasedMessage, float] = {}
         self._finished: SimpleQueue[LeasedMessage | None] = SimpleQueue()
+        self._flushing = 0
         self._changed = threading.Condition()
         self._stopped = threading.Event()
         self._rate = _Rate()
@@ -52,8 +55,10 @@ class Leases:
         for thread in self._threads:
             thread.start()
 
-    def __len__(self) -> int:
-        return len(self._held)
+    @property
+    def unfinished(self) -> int:
+        """Messages that wait or run here."""
+        return len(self._held) - self._finished.qsize() - self._flushing
 
     @property
     def rate(self) -> float:
@@ -85,9 +90,16 @@ class Leases:
             log.warning("messages.release_failed", count=len(released), error=str(error))
 
     def wait_for_room(self, limit: int, timeout_s: float) -> None:
-        """Block until fewer than `limit` messages are held, or `timeout_s` has passed."""
+        """Block until fewer than `limit` messages wait or run here, or `timeout_s` has passed.
+
+        While the store takes finishes slowly, also until not too many of them wait for it.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: len(self._held) < limit or self._stopped.is_set(), timeout_s)
+            self._changed.wait_for(lambda: self.has_room(limit) or self._stopped.is_set(), timeout_s)
+
+    def has_room(self, limit: int) -> bool:
+        """Whether fewer than `limit` messages wait or run here, and not too many for the store to finish."""
+        return self.unfinished < limit and len(self._held) < MAX_UNAPPLIED
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Finish what is decided, then stop the threads. What cannot be finished in time, runs again elsewhere."""
@@ -124,6 +136,9 @@ class Leases:
             yield message
 
     def _flush(self, batch: list["LeasedMessage"]) -> None:
+        with self._changed:
+            self._flushing = len(batch)
+            self._changed.notify_all()  # while the store works, the next ones can be claimed
         applied = self._apply(batch)
         for message, was_applied in zip(batch, applied, strict=True):
             if not was_applied:
@@ -131,6 +146,7 @@ class Leases:
         with self._changed:
             for message in batch:
                 self._held.pop(message, None)
+            self._flushing = 0
             self._rate.add(len(batch))
             self._changed.notify_all()
 

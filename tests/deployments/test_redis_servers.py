@@ -24,6 +24,7 @@ _SENTINEL = """
 port {port}
 bind 127.0.0.1
 dir {folder}
+requirepass own-secret
 sentinel monitor {service} 127.0.0.1 {master} 1
 sentinel auth-pass {service} secret
 sentinel down-after-milliseconds {service} 500
@@ -175,10 +176,13 @@ def sentinel(tmp_path: Path) -> Iterator[tuple[str, RedisNode]]:
     with master.running(), replica.running():
         with replica.client() as client:
             wait_until(lambda: client.info("replication")["master_link_status"] == "up", "the replica does not follow")
-        with watcher.running(), redis.Redis(port=ports[2], decode_responses=True) as client:
+        with watcher.running(), redis.Redis(port=ports[2], password="own-secret", decode_responses=True) as client:
             wait_until(partial(knows_replica, client), "the sentinel does not see the replica")
             # The first host is one that answers nobody.
-            yield f"redis+sentinel://:secret@127.0.0.1:1,127.0.0.1:{ports[2]}/{SERVICE}/0", master
+            yield (
+                f"redis+sentinel://:secret@127.0.0.1:1,127.0.0.1:{ports[2]}/{SERVICE}/0?sentinel_password=own-secret",
+                master,
+            )
 
 
 def knows_replica(client: redis.Redis) -> bool:
@@ -269,6 +273,29 @@ def test_tls_with_a_private_authority(authority, tmp_path, make_engine):
         assert time.monotonic() - began < 2
         with pytest.raises(TransientError, match="certificate verify failed"):
             make_engine(plain).ping()
+
+
+def test_sentinels_and_their_master_over_tls(authority, tmp_path, make_engine):
+    port, watcher_port = free_ports(2)
+    config = tmp_path / "sentinel.conf"
+    tls = f"""
+        tls-ca-cert-file {authority["ca.pem"]}
+        tls-cert-file {authority["server.pem"]}
+        tls-key-file {authority["server.key"]}
+        tls-auth-clients no
+        tls-replication yes
+    """
+    text = _SENTINEL.format(port=f"0\ntls-port {watcher_port}", folder=tmp_path, service=SERVICE, master=port)
+    config.write_text(text.replace("sentinel monitor", f"{tls}\nsentinel monitor"))
+    words = [word for line in tls.split("\n") if line.strip() for word in ("--" + line.strip()).split(" ", 1)]
+    own = ["--port", "0", "--tls-port", str(port), "--bind", "127.0.0.1"]
+    master = RedisNode(tmp_path, *own, *words, port=port, scheme="rediss")
+    options = f"ssl_ca_certs={authority['ca.pem']}"
+    master.url += f"?{options}"
+    with master.running(), Server("/usr/bin/redis-sentinel", config).running():
+        url = f"rediss+sentinel://:secret@127.0.0.1:{watcher_port}/{SERVICE}?{options}&sentinel_password=own-secret"
+        engine = make_engine(url)
+        wait_until(lambda: works(engine), "the sentinel does not lead to the master")
 
 
 def test_a_read_only_replica_is_transient(tmp_path, make_engine):

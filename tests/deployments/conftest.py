@@ -1,12 +1,13 @@
 """Deployments that the engines promise to work on, each of servers that the tests start themselves."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 from psycopg import sql
 
+from brokers.redis.engine import RedisEngine
 from core.clock import uuid7
 from db import migrate, pool
 from tests.conftest import TEMPLATE, Environment, named
@@ -61,6 +62,20 @@ def postgres15_database(postgres15_server: str, settings_env: Environment) -> It
         settings_env(DATABASE_URL=url)
         yield url
         pool.close()
+
+
+@pytest.fixture
+def make_redis_engine() -> Iterator[Callable[[str], RedisEngine]]:
+    """Makes engines on the server at a URL; closed at the end."""
+    engines: list[RedisEngine] = []
+
+    def make(url: str) -> RedisEngine:
+        engines.append(RedisEngine(url))
+        return engines[-1]
+
+    yield make
+    for engine in engines:
+        engine.close()
 
 
 def path_of(url: str) -> str:

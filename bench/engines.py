@@ -107,6 +107,7 @@ def _drain_figures(
     drain, alone, stock = (_median(results, "drain_per_s") for results in (ours, one_thread, others))
     how = f"{ours[0]['messages']} no-op messages, {median}"
     of = f"ours {drain:.0f}/s, stock {stock:.0f}/s, {PROCESSES}x{THREADS} threads, {how}"
+    of += f"; stock: {others[0]['messages']} messages"
     yield Figure(f"drain_ratio_{kind}", drain / stock, "x", goal, of)
     yield Figure(f"drain_per_s_{kind}", drain, "messages/s", None, f"{PROCESSES}x{THREADS} threads, {how}")
     of = f"{PROCESSES}x1 threads {alone:.0f}/s, {PROCESSES}x{THREADS} threads {drain:.0f}/s, {median}"

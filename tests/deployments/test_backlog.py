@@ -12,8 +12,8 @@ from tests.deployments.workers import note, running_worker
 
 COUNT = 200_000
 RAN = 3000
-OVERTAKEN = 1000
-"""A process holds at most 512 messages; those, and what it ended meanwhile, may run before an urgent one."""
+OVERTAKEN = 3000
+"""A process holds at most 1000 messages; those, and what it ended meanwhile, may run before an urgent one."""
 MEMORY_MB = 25
 """All messages in one process would be five times as much."""
 
@@ -35,7 +35,8 @@ def store_url(kind, request):
 
 def test_a_backlog_costs_no_time_no_memory_and_no_order(kind, store_url, tmp_path):
     found = cost(kind, store_url, COUNT)
-    assert found.large_ms <= max(1.5 * found.small_ms, found.small_ms + 0.5)
+    # A claim that looks through the backlog takes some 200 times as long; `bench engines` holds it to a closer bound.
+    assert found.large_ms <= 5 * found.small_ms + 5
 
     variable = {"DATABASE_URL" if kind == "postgres" else "BROKER_URL": store_url, "BROKER_FALLBACK": "false"}
     engine = engine_of(kind, store_url)

@@ -53,13 +53,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-pair-limit", action="store_true", help="any number of messages to one recipient")
     parser.add_argument("--number", action="append", default=[], metavar="ID=RATE", help="a number's own rate")
     parser.add_argument("--fault", action="append", default=[], metavar="OUTCOME=SHARE", help="such as 131026=0.01")
+    parser.add_argument("--webhook-url", help="status webhooks go there (nowhere)")
+    parser.add_argument("--app-secret", help="signs them")
     parser.add_argument("--until-stdin-closes", action="store_true", help="also end when standard input does")
     return parser
 
 
 def _plan(options: argparse.Namespace) -> dict[str, object]:
     plan: dict[str, object] = json.loads(options.plan.read_text()) if options.plan else {}
-    for field in ("seed", "rate", "latency_ms", "jitter_ms"):
+    for field in ("seed", "rate", "latency_ms", "jitter_ms", "webhook_url", "app_secret"):
         if (value := getattr(options, field)) is not None:
             plan[field] = value
     if options.no_pair_limit:

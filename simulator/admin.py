@@ -71,4 +71,4 @@ class Admin:
 
     def _summary(self) -> dict[str, Any]:
         summary = self._whatsapp.books.summary(self._whatsapp.plan, time.monotonic_ns())
-        return {**summary, "connections": self._connections()}
+        return {**summary, "connections": self._connections(), "webhooks": self._whatsapp.webhooks.summary()}

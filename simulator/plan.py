@@ -1,6 +1,6 @@
 """How the simulator behaves: its limits, its faults and its tokens. Given at the start, changed while it runs."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -16,6 +16,9 @@ Outcome = Annotated[
 """What becomes of one request."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
+
+LastStatus = Literal["none", "sent", "delivered", "read", "failed"]
+"""What the last status webhook of an accepted message says; `none`: there is no webhook."""
 
 
 class Plan(BaseModel):
@@ -38,9 +41,25 @@ class Plan(BaseModel):
     tokens: frozenset[str] = Field(frozenset(), description="Access tokens that are good; none: any is.")
     revoked_tokens: frozenset[str] = Field(frozenset(), description="Access tokens that are answered with 190.")
 
+    webhook_url: str = Field(
+        "", description="Where status webhooks go; empty: none are sent.", pattern="^(https?://.+)?$"
+    )
+    app_secret: str = Field("", description="Signs the webhooks.")
+    statuses: dict[LastStatus, Share] = Field(
+        {}, description="Last status to share of the accepted messages; the rest is `delivered`."
+    )
+    status_error: int = Field(131026, ge=0, description="Error code of `failed` statuses.")
+    status_delay_ms: float = Field(
+        0, ge=0, description="From the answer to the first status, and from each to the next."
+    )
+    status_batch: int = Field(1, ge=1, le=1000, description="Most statuses in one webhook.")
+    duplicate_share: Share = Field(0, description="Share of the statuses that come twice.")
+    early_share: Share = Field(0, description="Share of the messages whose first status comes before the answer.")
+    shuffle: bool = Field(default=False, description="A message's statuses come in any order.")
+
     @model_validator(mode="after")
     def _shares_fit(self) -> Self:
-        if sum(self.shares.values()) > 1:
+        if sum(self.shares.values()) > 1 or sum(self.statuses.values()) > 1:
             raise ValueError("the shares add up to more than 1")
         return self
 

@@ -16,6 +16,7 @@ from simulator.http import Receive, Scope, Send, answer, answer_json, gone, head
 from simulator.ledger import Arrival, Ledger
 from simulator.limits import PairLimits, RateLimit
 from simulator.plan import Plan
+from simulator.webhooks import Webhooks
 
 ACCEPTING = frozenset({"ok", "slow", "silent", "reset", "garbage"})
 """Outcomes in which the message is taken, whatever becomes of the answer."""
@@ -115,6 +116,7 @@ class WhatsApp:
         self._ledger = ledger
         self._cut = cut
         self.books = Books()
+        self.webhooks = Webhooks()
         self.replan(plan)
         self.forget()
 
@@ -122,6 +124,7 @@ class WhatsApp:
         """Behaves as `plan` says from now on; windows of numbers whose rate changes begin empty."""
         self.plan = plan
         self._faults = Faults(plan)
+        self.webhooks.replan(plan)
 
     def forget(self) -> None:
         """Begins new books and empties all limits; the log stays."""
@@ -136,7 +139,10 @@ class WhatsApp:
         self._ledger.append(arrival)
         self.books.add(arrival)
         await self._ledger.durable()
-        if delay_s := self._faults.delay_s(arrival.recipient, arrival.attempt, arrival.outcome):
+        delay_s = self._faults.delay_s(arrival.recipient, arrival.attempt, arrival.outcome)
+        if arrival.accepted and self.plan.webhook_url:
+            self.webhooks.tell(arrival, answer_in_s=delay_s)
+        if delay_s:
             await asyncio.sleep(delay_s)
         await self._answer(scope, receive, send, arrival, request.problem)
 

@@ -39,6 +39,12 @@ class Web:
         return self.ask("POST", PATH, body, headers)[0]
 
 
+def port_of(folder):
+    """Where the web process that logs to `folder` listens."""
+    with (folder / "web.log").open() as log:
+        return next(json.loads(line)["port"] for line in log if "web.started" in line)
+
+
 @pytest.fixture
 def running(tmp_path):
     """Starts a web process with variables."""
@@ -48,9 +54,7 @@ def running(tmp_path):
         context = web(tmp_path, **variables)
         started.append(context)
         context.__enter__()
-        with (tmp_path / "web.log").open() as log:
-            port = next(json.loads(line)["port"] for line in log if "web.started" in line)
-        return Web(port)
+        return Web(port_of(tmp_path))
 
     yield start
     for context in started:

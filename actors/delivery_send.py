@@ -14,18 +14,19 @@ from uuid import UUID, uuid5
 from brokers.current import current_broker
 from brokers.job import Payload, Priority, job
 from core.clock import now
-from core.errors import Action, AmbiguousError, NotYet, RetryPolicy, TransientError, classify
+from core.errors import Action, AmbiguousError, NotYet, PermanentError, RetryPolicy, TransientError, classify
 from core.logging import get_logger
 from core.settings import get_settings
-from db import campaigns, deliveries
+from db import campaign_control, campaigns, deliveries
 from db.deliveries import Claimed, Settlement
 from domain.template import Template
+from providers.outcomes import ProviderAction, known
 from providers.whatsapp import TemplateMessage, TextMessage, whatsapp
 
 log = get_logger(__name__)
 
 MAX_LATE_S = 0.008
-"""A send that is later than this gives its slot up. Slots are spaced 1.5 % wider than the limit, which leaves 15 ms of
+"""A send that is later than this gives its slot up. Slots are spaced 2 % wider than the limit, which leaves 20 ms of
 every second, for this and for the way to the provider: later sends, next to punctual ones, would make some second too
 full."""
 SETTLE_RETRY_S = 0.5
@@ -33,12 +34,19 @@ SILENCE = timedelta(seconds=10)
 """Past the provider's time-out by so much, a sender that has not settled is gone."""
 BACKOFF = timedelta(seconds=2)
 CAMPAIGN_CACHE = 64
+TO_DO = {
+    ProviderAction.PAUSE_CAMPAIGN: "Give the workers a WHATSAPP_TOKEN that is valid for this number, and restart them.",
+    ProviderAction.PAUSE_NUMBER: "Put the number or its account right in WhatsApp Manager.",
+    ProviderAction.PAUSE_TEMPLATE: "Put the template right in WhatsApp Manager.",
+}
+"""What a person can do after a refusal that everyone else would meet, too."""
 
 
 class SendDelivery(Payload):
-    """Names the delivery."""
+    """Names the delivery, and the slot that it was released for: with a later one, another message will send it."""
 
     delivery_id: UUID
+    slot: datetime | None = None
 
 
 def message_id_of(delivery_id: UUID, slot: datetime) -> str:
@@ -60,11 +68,14 @@ def message_id_of(delivery_id: UUID, slot: datetime) -> str:
 )
 def send_delivery(payload: SendDelivery) -> None:
     """Send one delivery at its slot and settle it."""
-    claimed = deliveries.claim(payload.delivery_id)
+    claimed = deliveries.claim(payload.delivery_id, payload.slot)
     if claimed is None:
         _resolve_orphan(payload.delivery_id)
         return
-    _settle(_send(claimed))
+    settlement = _send(claimed)
+    _settle(settlement)
+    if settlement.status == "pending":
+        _pause_where_all_would_fail(claimed.campaign_id, settlement)
 
 
 def _send(claimed: Claimed) -> Settlement:
@@ -72,7 +83,7 @@ def _send(claimed: Claimed) -> Settlement:
     try:
         message = _render(campaign, claimed.parameters)
         client = whatsapp()  # made at the first send, which takes longer than a slot may wait
-        if campaign.is_paced and not _wait_until(claimed.slot_at):
+        if claimed.is_paced and not _wait_until(claimed.slot_at):
             return Settlement(claimed.id, claimed.attempt, "pending", code="slot_missed", counts=False)
         message_id = client.send(
             number_id=campaign.sender,
@@ -123,9 +134,30 @@ def _failed(claimed: Claimed, error: Exception, max_attempts: int) -> Settlement
         return Settlement(
             claimed.id, claimed.attempt, "pending", code=code, error=text, counts=counts, again_in=outcome.delay
         )
+    if _pause_action(outcome.code):
+        return Settlement(claimed.id, claimed.attempt, "pending", code=code, error=text, counts=False)
     # A bug may have struck after the provider took the message.
     held = isinstance(error, AmbiguousError) or outcome.is_bug
     return Settlement(claimed.id, claimed.attempt, "unknown" if held else "failed", code=code, error=text)
+
+
+def _pause_action(code: str | None) -> ProviderAction | None:
+    """The code's action, where it means that the other recipients would fare no better."""
+    row = known(code) if code else None
+    return row.action if row and row.action in TO_DO else None
+
+
+def _pause_where_all_would_fail(campaign_id: UUID, settlement: Settlement) -> None:
+    """Stop the campaign until a person has acted; nobody is lost, as whoever met the refusal is pending again."""
+    action = _pause_action(settlement.code)
+    if action is None:
+        return
+    reason = f"{settlement.error} {TO_DO[action]} Then: fanfare campaign resume {campaign_id}"
+    try:
+        campaign_control.pause(campaign_id, reason)
+    except PermanentError as error:
+        # Being cancelled, or over: it sends nothing more, which is what matters here.
+        log.info("campaign.not_paused", campaign_id=str(campaign_id), code=error.code)
 
 
 def _settle(settlement: Settlement) -> None:

@@ -1,5 +1,7 @@
 """`fanfare campaign`: sending one, watching it, what became of it."""
 
+from importlib import import_module
+from types import ModuleType
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -9,15 +11,20 @@ from cli import campaign_view, organization
 from cli.campaign_request import Request, check, submit
 from cli.compose import compose
 from cli.organization import Organization
-from cli.output import console, show_json, show_table
+from cli.output import console, count, limit_text, show_json, show_table
 from core.errors import PermanentError
-from db import campaigns
+from db import campaign_control, campaigns
 from db.campaign_list import newest
+from db.campaign_state import Steered
 from domain.template import ProviderTemplate, Text
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Send campaigns and watch them.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Send campaigns, watch and steer them.")
 
 _Campaign = Annotated[UUID, typer.Argument(metavar="ID", help="The campaign, as `campaign send` printed it.")]
+_Version = Annotated[
+    int | None,
+    typer.Option(min=1, help="The version that you saw in `show --json`: refuse where someone changed it since."),
+]
 _Json = Annotated[bool, typer.Option("--json", help="For machines: the result as one object, nothing else.")]
 
 
@@ -108,6 +115,65 @@ def show(campaign_id: _Campaign, *, as_json: _Json = False) -> None:
         campaign_view.show_report(progress)
 
 
+@app.command()
+def pause(
+    campaign_id: _Campaign,
+    *,
+    reason: Annotated[str, typer.Option(help="Why; shown to whoever watches it.")] = "by hand",
+    version: _Version = None,
+) -> None:
+    """Let no further send of a campaign begin; those on the wire end."""
+    steered = campaign_control.pause(campaign_id, reason, version=version)
+    _tell(steered, f"Campaign {campaign_id} is paused. Let it go on with: fanfare campaign resume {campaign_id}")
+
+
+@app.command()
+def resume(campaign_id: _Campaign, *, version: _Version = None) -> None:
+    """Let a paused campaign go on."""
+    _tell(_steering().resume(campaign_id, version=version), f"Campaign {campaign_id} goes on.")
+
+
+@app.command()
+def cancel(
+    campaign_id: _Campaign,
+    *,
+    reason: Annotated[str, typer.Option(help="Why; shown in its report.")] = "by hand",
+    version: _Version = None,
+) -> None:
+    """End a campaign for good: nobody gets it any more, but those whose send is on the wire."""
+    steered = _steering().cancel(campaign_id, reason, version=version)
+    _tell(steered, f"Campaign {campaign_id} is {steered.status}.")
+
+
+@app.command()
+def rate(
+    campaign_id: _Campaign,
+    messages: Annotated[
+        float | None,
+        typer.Argument(min=0.001, max=10_000, metavar="RATE", help="Messages a second; without it, only the number's."),
+    ] = None,
+    *,
+    version: _Version = None,
+) -> None:
+    """Give a campaign another limit of its own, below that of its number; workers obey within a second."""
+    steered = _steering().change_rate(campaign_id, messages, version=version)
+    _tell(steered, f"Campaign {campaign_id} has a limit of its own now: {limit_text(messages)}.")
+
+
+@app.command("retry-failed")
+def retry_failed(
+    campaign_id: _Campaign,
+    *,
+    everyone: Annotated[
+        bool, typer.Option("--all", help="Also those whose cause will hardly pass, as a number not on WhatsApp.")
+    ] = False,
+    version: _Version = None,
+) -> None:
+    """Send again to recipients that failed; a campaign that has ended runs until it ends again."""
+    steered = _steering().retry_failed(campaign_id, permanent_too=everyone, version=version)
+    _tell(steered, f"{count(steered.recipients)} recipients of campaign {campaign_id} are tried again.")
+
+
 @app.command("list")
 def list_campaigns(
     *,
@@ -123,6 +189,15 @@ def list_campaigns(
         show_table("Campaigns", campaign_view.campaigns_table(found))
     else:
         console().print("There are no campaigns yet. Send one with: fanfare campaign send --help")
+
+
+def _steering() -> ModuleType:
+    compose()
+    return import_module("pipelines.campaign_steering")
+
+
+def _tell(steered: Steered, text: str) -> None:
+    console().print(text if steered.changed else "Nothing to do: it was so already.", soft_wrap=True)
 
 
 def _defaults(pairs: list[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from cli.live import POLL, View
 from cli.live import follow as follow_live
-from cli.output import count, duration_text, limit_text, rate_text, show_table, table
+from cli.output import console, count, duration_text, limit_text, rate_text, show_table, table
 from core.clock import now
 from db import campaigns
 from db.campaign_list import pace
@@ -23,6 +23,8 @@ _STYLES = {
     "partial_failure": "red",
     "failed": "red",
     "running": "cyan",
+    "paused": "yellow",
+    "cancelling": "yellow",
 }
 _MEANINGS = {
     "no_phone": "the contact has no phone number",
@@ -52,7 +54,7 @@ def _view(progress: Progress) -> View:
     counts = progress.counts
     names = ("sent", "failed", "skipped", "unknown", "in_flight")
     return View(
-        label=progress.name if progress.planned else f"{progress.name} (planning)",
+        label=f"{progress.name} ({_state(progress)})" if _state(progress) else progress.name,
         done=counts.settled,
         total=counts.total if counts.total or progress.planned else None,
         worked=counts.sent + counts.failed + counts.unknown,
@@ -61,7 +63,21 @@ def _view(progress: Progress) -> View:
         begun=counts.total > 0 or progress.planned,
         limit=progress.rate,
         facts=tuple((name.replace("_", " "), getattr(counts, name)) for name in names),
+        note=_note(progress),
     )
+
+
+def _state(progress: Progress) -> str:
+    """What is special about it now, in a word."""
+    if progress.status in {"paused", "cancelling"}:
+        return progress.status
+    return "" if progress.planned else "planning"
+
+
+def _note(progress: Progress) -> str:
+    """Why it is paused or cancelled, and since when it is paused."""
+    since = f" {duration_text(now() - progress.paused_at)} ago" if progress.paused_at else ""
+    return f"{progress.status}{since}: {progress.status_reason}" if progress.status_reason else ""
 
 
 def facts(progress: Progress, *, whole: bool = True) -> dict[str, Any]:
@@ -84,6 +100,8 @@ def facts(progress: Progress, *, whole: bool = True) -> dict[str, Any]:
 def show_report(progress: Progress) -> None:
     """Print counts by outcome, failures by cause, duration and the achieved rate against the limit."""
     show_table(f"Campaign {escape(progress.name)}: {_status(progress)}", _outcomes(progress))
+    if note := _note(progress):
+        console().print(f"\n[yellow]{escape(note[0].upper() + note[1:])}[/]", soft_wrap=True)
     failures = campaigns.failures(progress.id)
     if failures:
         show_table("Not sent, by cause", _causes(failures))

@@ -39,6 +39,7 @@ class View:
         begun: Whether anyone has taken it up.
         limit: Most items a second that are allowed, where there is a limit.
         facts: Further counts, by name.
+        note: What a person should know now.
     """
 
     label: str
@@ -50,6 +51,7 @@ class View:
     begun: bool = True
     limit: float | None = None
     facts: tuple[tuple[str, int], ...] = ()
+    note: str = ""
 
 
 class Meter:
@@ -113,7 +115,7 @@ class _Screen:
 
     def see(self, view: View) -> None:
         now = time.monotonic()
-        self._view, self.note = view, ""
+        self._view, self.note = view, view.note
         if view.worked and self._moved is None:
             self._moved = (now, view.worked)
         self._meter.add(view.worked, now)

@@ -11,7 +11,7 @@ from core.errors import FanfareError
 COMMANDS = {
     "demo": "Show everything at work: import 10,000 contacts, send a campaign to the simulator.",
     "contacts": "Import contacts and see what became of an import.",
-    "campaign": "Send campaigns and watch them.",
+    "campaign": "Send campaigns, watch and steer them.",
     "health": "Say whether everything that Fanfare needs is there, and what to do where it is not.",
     "broker": "Move messages between Redis and PostgreSQL while workers run.",
     "queues": "Show the queues, pause one, let it go on.",

@@ -58,7 +58,10 @@ class NewCampaign:
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """What a send needs to know of its campaign; none of it changes while the campaign runs, but the rates."""
+    """What a send needs to know of its campaign; none of it changes while it runs, but status, rates and slot epoch.
+
+    `slot_epoch` is part of the limiter's keys: slots that were reserved under an older one are given up.
+    """
 
     id: UUID
     organization_id: UUID
@@ -72,6 +75,7 @@ class Campaign:
     max_attempts: int
     max_in_flight: int
     unknown_policy: str
+    slot_epoch: int
 
     @property
     def is_paced(self) -> bool:
@@ -102,11 +106,20 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A campaign as a person follows it; `rate` is its effective limit in messages a second, None without one."""
+    """A campaign as a person follows it.
+
+    Attributes:
+        version: Counts its changes; who steers it names the one that they saw.
+        status_reason: Why it is paused or cancelled, and what to do.
+        rate: Its effective limit in messages a second, None without one.
+    """
 
     id: UUID
     name: str
     status: str
+    version: int
+    status_reason: str | None
+    paused_at: datetime | None
     planned: bool
     rate: float | None
     counts: Counts
@@ -181,7 +194,8 @@ def get(campaign_id: UUID) -> Campaign:
             """
             select c.id, c.organization_id, c.name, c.status, c.content, c.defaults, s.provider_id as sender,
                    s.rate::float8 as sender_rate, c.rate::float8 as rate, c.max_attempts, c.max_in_flight,
-                   c.unknown_policy
+                   c.unknown_policy,
+                   (select max(slot_epoch) from senders where provider_id = s.provider_id) as slot_epoch
             from campaigns c join senders s on s.id = c.sender_id where c.id = %s
             """,
             (campaign_id,),
@@ -194,7 +208,8 @@ def get(campaign_id: UUID) -> Campaign:
 def finish(campaign_id: UUID) -> str | None:
     """End a planned campaign of which nothing is open, with the status that its counts give; exactly one call does.
 
-    Returns the status, or None when this call changed nothing: not running, not planned, something still open.
+    Returns the status, or None when this call changed nothing: neither running nor being cancelled, not
+    planned, something still open.
     """
     with pool.transaction() as connection:
         row = connection.execute(_FINISH, {"id": campaign_id}).fetchone()
@@ -232,12 +247,14 @@ def finish(campaign_id: UUID) -> str | None:
 _FINISH = """
 update campaigns c
 set finished_at = now(), version = c.version + 1, status = case
+    when c.status = 'cancelling' then 'cancelled'
     when n.sent = n.total - n.skipped - n.cancelled and n.sent > 0 then 'completed'
     when n.sent = 0 then 'failed'
     when n.sent * 2 >= n.total - n.skipped - n.cancelled then 'partial_success'
     else 'partial_failure' end
 from campaign_counts n
-where c.id = %(id)s and n.campaign_id = c.id and c.status = 'running' and c.planned_at is not null and n.pending = 0
+where c.id = %(id)s and n.campaign_id = c.id and c.status in ('running', 'cancelling')
+  and c.planned_at is not null and n.pending = 0
   and not exists (
       select from deliveries d where d.campaign_id = c.id and d.status in ('released', 'sending'))
 returning c.status
@@ -249,7 +266,8 @@ def progress(campaign_id: UUID) -> Progress:
     with pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(
             """
-            select c.id, c.name, c.status, c.planned_at is not null as planned, c.started_at, c.finished_at,
+            select c.id, c.name, c.status, c.version, c.status_reason, c.paused_at,
+                   c.planned_at is not null as planned, c.started_at, c.finished_at,
                    least(c.rate, s.rate)::float8 as rate, n.*
             from campaigns c join senders s on s.id = c.sender_id join campaign_counts n on n.campaign_id = c.id
             where c.id = %s
@@ -279,15 +297,6 @@ def failures(campaign_id: UUID) -> list[tuple[str, str, int]]:
     return [(status, code, count) for status, code, count in rows]
 
 
-def lock_for_dispatch(campaign_id: UUID) -> bool:
-    """Keep other dispatchers of a campaign out until the surrounding transaction ends; False if it does not run."""
-    with pool.transaction() as connection:
-        row = connection.execute(
-            "select status from campaigns where id = %s for no key update", (campaign_id,)
-        ).fetchone()
-    return row is not None and row[0] == "running"
-
-
 def start_job(campaign_id: UUID) -> None:
     """Mark the campaign's job running, once."""
     with pool.transaction() as connection:
@@ -298,7 +307,9 @@ def start_job(campaign_id: UUID) -> None:
 
 
 def running() -> list[UUID]:
-    """Campaigns that have work left, for the sweep."""
+    """Campaigns that have work left, also those being cancelled, for the sweep."""
     with pool.connection() as connection:
-        rows = connection.execute("select id from campaigns where status = 'running' order by id").fetchall()
+        rows = connection.execute(
+            "select id from campaigns where status in ('running', 'cancelling') order by id"
+        ).fetchall()
     return [row[0] for row in rows]

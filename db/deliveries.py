@@ -29,6 +29,7 @@ class Claimed:
         tries: Provider calls that count, this one included.
         parameters: Values of the template's variables, frozen at planning.
         slot_at: When it may be sent, by the limiter's clock.
+        is_paced: Whether any limit holds now, so that the slot must be waited for.
     """
 
     id: UUID
@@ -38,6 +39,7 @@ class Claimed:
     recipient: str
     parameters: dict[str, str]
     slot_at: datetime
+    is_paced: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +114,17 @@ def next_due_in_s(campaign_id: UUID) -> float | None:
     return None if row is None else row[0]
 
 
-def claim(delivery_id: UUID) -> Claimed | None:
+def claim(delivery_id: UUID, slot: datetime | None = None) -> Claimed | None:
     """Take a released delivery of a running campaign for sending; None when there is nothing to send.
 
     The attempt is in the ledger before the provider is called. Callers of one process share a statement.
+
+    Args:
+        delivery_id: The delivery.
+        slot: The slot that the caller was told. Where it was given up meanwhile and the delivery released for a later
+            one, there is nothing to send for this caller. None takes any.
     """
-    return _claims.submit(delivery_id)
+    return _claims.submit((delivery_id, slot))
 
 
 def settle(settlement: Settlement) -> bool:
@@ -215,21 +222,25 @@ def repair(campaign_id: UUID, *, silent_for: timedelta, resend_after: timedelta)
     return Repairs(returned, held, resent)
 
 
-def _claim_many(ids: Sequence[UUID]) -> list[Claimed | None]:
+def _claim_many(wanted: Sequence[tuple[UUID, datetime | None]]) -> list[Claimed | None]:
+    ids, slots = [delivery_id for delivery_id, _ in wanted], [slot for _, slot in wanted]
     with pool.transaction() as connection, connection.cursor(row_factory=class_row(Claimed)) as cursor:
         claimed = cursor.execute(
             """
             with free as (
-                select d.id from deliveries d join campaigns c on c.id = d.campaign_id
-                where d.id = any(%s) and d.status = 'released' and c.status = 'running'
+                select d.id, c.rate is not null or s.rate is not null as is_paced
+                from deliveries d join campaigns c on c.id = d.campaign_id join senders s on s.id = c.sender_id
+                where d.id = any(%(ids)s) and d.status = 'released' and c.status = 'running'
+                  and exists (select from unnest(%(ids)s::uuid[], %(slots)s::timestamptz[]) as w(id, slot)
+                              where w.id = d.id and (w.slot is null or w.slot = d.slot_at))
                 order by d.id for no key update of d skip locked
             )
             update deliveries d
             set status = 'sending', attempt = attempt + 1, tries = tries + 1, claimed_at = clock_timestamp()
             from free where d.id = free.id
-            returning d.id, d.campaign_id, d.attempt, d.tries, d.recipient, d.parameters, d.slot_at
+            returning d.id, d.campaign_id, d.attempt, d.tries, d.recipient, d.parameters, d.slot_at, free.is_paced
             """,
-            (list(ids),),
+            {"ids": ids, "slots": slots},
         ).fetchall()
     found = {row.id: row for row in claimed}
     return [found.pop(delivery_id, None) for delivery_id in ids]
@@ -270,5 +281,5 @@ def _settle_many(settlements: Sequence[Settlement]) -> list[bool]:
     return [settlement.id in done for settlement in settlements]
 
 
-_claims: GroupCommit[UUID, Claimed | None] = GroupCommit(_claim_many)
+_claims: GroupCommit[tuple[UUID, datetime | None], Claimed | None] = GroupCommit(_claim_many)
 _settlements: GroupCommit[Settlement, bool] = GroupCommit(_settle_many)

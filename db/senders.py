@@ -30,9 +30,3 @@ def register(organization_id: UUID, provider_id: str, *, rate: float | None) -> 
         message = f"The sender {provider_id} went away while it was registered."
         raise LookupError(message)
     return UUID(str(row[0]))
-
-
-def set_rate(sender_id: UUID, rate: float | None) -> None:
-    """Change a sender's rate (messages a second, None for no limit), also for its campaigns that run. Idempotent."""
-    with transaction() as current:
-        current.execute("update senders set rate = %s where id = %s", (rate, sender_id))

@@ -21,14 +21,16 @@ from core.clock import now, to_ms
 from core.errors import RetryPolicy
 from core.logging import get_logger
 from db import campaign_plan, campaigns, deliveries, pool
+from db.campaign_control import wind_down
+from db.campaign_state import lock_for_dispatch
 from db.campaigns import Campaign, NewCampaign
 
 log = get_logger(__name__)
 
-SPACING = 1.015
+SPACING = 1.02
 """Slots are so much wider than the limit asks, see `actors.delivery_send.MAX_LATE_S`."""
 WINDOW = timedelta(seconds=4)
-"""Slots are reserved this far ahead: a change of rate or a pause reaches all sends within it."""
+"""Slots are reserved this far ahead. Who pauses a campaign or changes a rate takes them back."""
 DISPATCH_AHEAD = timedelta(seconds=1.5)
 """The next window is reserved when so much of the last one is left."""
 SEND_AHEAD = timedelta(milliseconds=120)
@@ -84,13 +86,14 @@ def plan_campaign(payload: RunCampaign) -> None:
 )
 def dispatch_campaign(payload: RunCampaign) -> None:
     """Release the next window of a campaign, or end it; running it more often than needed changes nothing."""
-    campaign = campaigns.get(payload.campaign_id)
     with pool.transaction():
-        if not campaigns.lock_for_dispatch(campaign.id):
-            return
-        in_flight, reserved_s = deliveries.in_flight(campaign.id)
-        released = _release(campaign, _window(campaign, in_flight, reserved_s))
-    if not released and not in_flight:
+        campaign = lock_for_dispatch(payload.campaign_id)
+        if campaign.status == "running":
+            in_flight, reserved_s = deliveries.in_flight(campaign.id)
+            is_idle = not _release(campaign, _window(campaign, in_flight, reserved_s)) and not in_flight
+    if campaign.status == "cancelling":
+        _tell_finished(campaign.id, wind_down(campaign.id))
+    elif campaign.status == "running" and is_idle:
         _finish_or_wait(campaign.id)
 
 
@@ -132,9 +135,9 @@ def _reserve(campaign: Campaign, count: int) -> Reservation:
     """A slot for each of `count` sends."""
     limits = []
     if campaign.sender_rate is not None:
-        limits.append(Limit(f"sender:{campaign.sender}", campaign.sender_rate / SPACING))
+        limits.append(Limit(f"sender:{campaign.sender}:{campaign.slot_epoch}", campaign.sender_rate / SPACING))
     if campaign.rate is not None:
-        limits.append(Limit(f"campaign:{campaign.id}", campaign.rate / SPACING))
+        limits.append(Limit(f"campaign:{campaign.id}:{campaign.slot_epoch}", campaign.rate / SPACING))
     if not limits:
         return Reservation(now(), (0.0,) * count)
     return current_broker().engine.reserve(limits, count, lead=SEND_AHEAD)
@@ -143,7 +146,7 @@ def _reserve(campaign: Campaign, count: int) -> Reservation:
 def _run_group(campaign_id: UUID, members: list[tuple[UUID, datetime, float]]) -> None:
     group = dramatiq.group(
         send_delivery.message_with_options(
-            kwargs={"delivery_id": str(delivery_id)},
+            kwargs={"delivery_id": str(delivery_id), "slot": slot.isoformat()},
             delay=max(0, to_ms(timedelta(seconds=slot_in_s) - SEND_AHEAD)),
         ).copy(message_id=message_id_of(delivery_id, slot))
         for delivery_id, slot, slot_in_s in members
@@ -157,7 +160,10 @@ def _finish_or_wait(campaign_id: UUID) -> None:
     if due_in_s is not None:
         _dispatch_again(campaign_id, timedelta(seconds=due_in_s))
         return
-    status = campaigns.finish(campaign_id)
+    _tell_finished(campaign_id, campaigns.finish(campaign_id))
+
+
+def _tell_finished(campaign_id: UUID, status: str | None) -> None:
     if status is not None:
         log.info("campaign.finished", campaign_id=str(campaign_id), status=status)
 

@@ -151,8 +151,13 @@ _SUCCESS = range(200, 300)
 
 
 def known(code: str) -> ProviderCode | None:
-    """The table's row for `code`, as found in an error's `code`; None for one that it does not have."""
-    return TABLE.get(code)
+    """What `code` means, as found in an error's `code`; None for one that the table says nothing about."""
+    if row := TABLE.get(code):
+        return row
+    if code.isdecimal() and int(code) in _PERMISSION_CODES:
+        return by_code(int(code), _CLIENT_ERROR)
+    kind, _, status = code.partition("_")
+    return by_status(int(status)) if kind == "http" and status.isdecimal() else None
 
 
 def by_code(code: int, status: int) -> ProviderCode:

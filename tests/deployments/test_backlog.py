@@ -7,7 +7,7 @@ import pytest
 
 from tests.conformance.servers import running
 from tests.conftest import wait_until
-from tests.deployments.backlog import claim_ms, cost, engine_of
+from tests.deployments.backlog import cost, engine_of
 from tests.deployments.workers import note, running_worker
 
 COUNT = 200_000
@@ -39,6 +39,7 @@ def test_a_backlog_costs_no_time_no_memory_and_no_order(kind, store_url, tmp_pat
     assert found.large_ms <= 5 * found.small_ms + 5
 
     variable = {"DATABASE_URL" if kind == "postgres" else "BROKER_URL": store_url, "BROKER_FALLBACK": "false"}
+    engine = engine_of(kind, store_url)
     with running_worker(tmp_path, threads=4, **variable) as worker:
         at_start_kb = worker.status("VmRSS")
         wait_until(lambda: len(worker.ran()) > RAN, "the worker does not work off the backlog", 40)

@@ -188,6 +188,7 @@ def test_everything_in_a_webhook_is_used_or_kept_with_a_reason(campaign, process
     for odd in (b"\xff", b"[]", b'{"entry": {"changes": 1}}', webhook("x"), b"[" * 100_000, webhook({"statuses": [7]})):
         assert inbound.store(odd)
     assert process_batch(100) == 8
+    assert not inbound.store(webhook(value)), "the same bytes, again"
     assert process_batch(100) == 0
     assert state(delivery_id)[0] == "read"
     kept = rows("select number, sender, kind, body -> 'text' ->> 'body' from inbound_messages")

@@ -7,9 +7,9 @@ gets a new slot from the limiter with a later window.
 """
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from brokers.current import current_broker
 from brokers.job import Payload, Priority, job
@@ -43,10 +43,10 @@ TO_DO = {
 
 
 class SendDelivery(Payload):
-    """Names the delivery, and the slot that it was released for: with a later one, another message will send it."""
+    """Names the delivery and its release: one that was released again meanwhile is sent by another message."""
 
     delivery_id: UUID
-    slot: datetime | None = None
+    release_id: UUID
 
 
 def message_id_of(delivery_id: UUID, slot: datetime) -> str:
@@ -56,7 +56,7 @@ def message_id_of(delivery_id: UUID, slot: datetime) -> str:
         delivery_id: The delivery.
         slot: Its `slot_at`; each release has another one.
     """
-    return str(uuid5(delivery_id, slot.astimezone(UTC).isoformat()))
+    return str(deliveries.release_id(delivery_id, slot))
 
 
 @job(
@@ -68,7 +68,7 @@ def message_id_of(delivery_id: UUID, slot: datetime) -> str:
 )
 def send_delivery(payload: SendDelivery) -> None:
     """Send one delivery at its slot and settle it."""
-    claimed = deliveries.claim(payload.delivery_id, payload.slot)
+    claimed = deliveries.claim(payload.delivery_id, payload.release_id)
     if claimed is None:
         _resolve_orphan(payload.delivery_id)
         return

@@ -193,7 +193,7 @@ def list_campaigns(
 
 def _steering() -> ModuleType:
     compose()
-    return import_module("pipelines.campaign_steering")
+    return import_module("pipelines.campaign")
 
 
 def _tell(steered: Steered, text: str) -> None:

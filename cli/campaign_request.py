@@ -65,7 +65,7 @@ def submit(request: Request) -> UUID:
 def _sender(owner: UUID, request: Request) -> UUID:
     sender_id = senders.register(owner, request.sender, rate=get_settings().whatsapp_rate)
     if request.no_limit or request.rate is not None:
-        from pipelines.campaign_steering import change_sender_rate  # noqa: PLC0415 - as in `submit`
+        from pipelines.campaign import change_sender_rate  # noqa: PLC0415 - as in `submit`
 
         change_sender_rate(sender_id, request.rate)
     return sender_id

@@ -7,7 +7,7 @@ goes back, and nothing is released after it. Claims look at the status, so worke
 send that was claimed before the commit still begins, within `pipelines.campaign.SEND_AHEAD`. A command that finds its
 effect there changes nothing. Two people who steer at once give the version that they saw: the second is told.
 
-Sending the dispatcher's message is the caller's part, see `pipelines.campaign_steering`.
+Sending the dispatcher's message is the caller's part, see `pipelines.campaign`.
 """
 
 from collections.abc import Collection

@@ -10,7 +10,8 @@ twice, or too late, changes nothing.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from hashlib import md5
 from typing import Any
 from uuid import UUID
 
@@ -114,17 +115,23 @@ def next_due_in_s(campaign_id: UUID) -> float | None:
     return None if row is None else row[0]
 
 
-def claim(delivery_id: UUID, slot: datetime | None = None) -> Claimed | None:
+def release_id(delivery_id: UUID, slot: datetime) -> UUID:
+    """Names one release of a delivery: its message has it as id and claims by it; a claim computes the same."""
+    microseconds = (slot - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)
+    return UUID(md5(f"{delivery_id}{microseconds}".encode(), usedforsecurity=False).hexdigest())
+
+
+def claim(delivery_id: UUID, release: UUID | None = None) -> Claimed | None:
     """Take a released delivery of a running campaign for sending; None when there is nothing to send.
 
     The attempt is in the ledger before the provider is called. Callers of one process share a statement.
 
     Args:
         delivery_id: The delivery.
-        slot: The slot that the caller was told. Where it was given up meanwhile and the delivery released for a later
-            one, there is nothing to send for this caller. None takes any.
+        release: The caller's, see `release_id`. Where its slot was given up meanwhile and the delivery released for a
+            later one, there is nothing to send for this caller. None takes any.
     """
-    return _claims.submit((delivery_id, slot))
+    return _claims.submit((delivery_id, release))
 
 
 def settle(settlement: Settlement) -> bool:
@@ -222,8 +229,8 @@ def repair(campaign_id: UUID, *, silent_for: timedelta, resend_after: timedelta)
     return Repairs(returned, held, resent)
 
 
-def _claim_many(wanted: Sequence[tuple[UUID, datetime | None]]) -> list[Claimed | None]:
-    ids, slots = [delivery_id for delivery_id, _ in wanted], [slot for _, slot in wanted]
+def _claim_many(wanted: Sequence[tuple[UUID, UUID | None]]) -> list[Claimed | None]:
+    ids, releases = [delivery_id for delivery_id, _ in wanted], [release for _, release in wanted]
     with pool.transaction() as connection, connection.cursor(row_factory=class_row(Claimed)) as cursor:
         claimed = cursor.execute(
             """
@@ -231,8 +238,10 @@ def _claim_many(wanted: Sequence[tuple[UUID, datetime | None]]) -> list[Claimed 
                 select d.id, c.rate is not null or s.rate is not null as is_paced
                 from deliveries d join campaigns c on c.id = d.campaign_id join senders s on s.id = c.sender_id
                 where d.id = any(%(ids)s) and d.status = 'released' and c.status = 'running'
-                  and exists (select from unnest(%(ids)s::uuid[], %(slots)s::timestamptz[]) as w(id, slot)
-                              where w.id = d.id and (w.slot is null or w.slot = d.slot_at))
+                  and exists (
+                      select from unnest(%(ids)s::uuid[], %(releases)s::uuid[]) as w(id, release)
+                      where w.id = d.id and coalesce(w.release = md5(
+                          d.id::text || (extract(epoch from d.slot_at) * 1000000)::bigint)::uuid, true))
                 order by d.id for no key update of d skip locked
             )
             update deliveries d
@@ -240,7 +249,7 @@ def _claim_many(wanted: Sequence[tuple[UUID, datetime | None]]) -> list[Claimed 
             from free where d.id = free.id
             returning d.id, d.campaign_id, d.attempt, d.tries, d.recipient, d.parameters, d.slot_at, free.is_paced
             """,
-            {"ids": ids, "slots": slots},
+            {"ids": ids, "releases": releases},
         ).fetchall()
     found = {row.id: row for row in claimed}
     return [found.pop(delivery_id, None) for delivery_id in ids]
@@ -281,5 +290,5 @@ def _settle_many(settlements: Sequence[Settlement]) -> list[bool]:
     return [settlement.id in done for settlement in settlements]
 
 
-_claims: GroupCommit[tuple[UUID, datetime | None], Claimed | None] = GroupCommit(_claim_many)
+_claims: GroupCommit[tuple[UUID, UUID | None], Claimed | None] = GroupCommit(_claim_many)
 _settlements: GroupCommit[Settlement, bool] = GroupCommit(_settle_many)

@@ -4,6 +4,9 @@
 and runs them as a group; it comes again shortly before the slots are used up, and when a group has completed. It ends
 the campaign when nothing is left. The broker never holds more than a campaign's window; where it loses a message, the
 sweep (`periodic/ledger_sweep.py`) starts the dispatch again from the ledger.
+
+Who steers a campaign gets both or neither: the change in the ledger (`db/campaign_control.py` has the arguments and
+errors; `pause`, which needs no message, is there only) and the message that makes workers act.
 """
 
 import math
@@ -20,10 +23,10 @@ from brokers.job import Payload, Priority, job
 from core.clock import now, to_ms
 from core.errors import RetryPolicy
 from core.logging import get_logger
-from db import campaign_plan, campaigns, deliveries, pool
-from db.campaign_control import wind_down
-from db.campaign_state import lock_for_dispatch
+from db import campaign_control, campaign_plan, campaigns, deliveries, pool
+from db.campaign_state import Steered, lock_for_dispatch
 from db.campaigns import Campaign, NewCampaign
+from providers.outcomes import TABLE, ProviderAction
 
 log = get_logger(__name__)
 
@@ -38,6 +41,17 @@ SEND_AHEAD = timedelta(milliseconds=120)
 MIN_WAIT = timedelta(milliseconds=100)
 GROUP_SIZE = 250
 """Without a limit, a window goes out in groups of this size, and each that completes makes room for another."""
+
+
+PERMANENT = frozenset(
+    {"message_too_long", "template_variable_missing", "number_id_invalid"}
+    | {
+        row.code
+        for row in TABLE.values()
+        if row.action in {ProviderAction.PERMANENT, ProviderAction.SUPPRESS_RECIPIENT}
+    }
+)
+"""Causes of a failure that another try meets again."""
 
 
 class RunCampaign(Payload):
@@ -55,6 +69,63 @@ def start(campaign: NewCampaign) -> UUID:
         dispatch = dispatch_campaign.message_with_options(kwargs=data, pipe_ignore=True)
         dramatiq.pipeline([plan, dispatch]).run()
     return campaign_id
+
+
+def resume(campaign_id: UUID, *, version: int | None = None) -> Steered:
+    """Let a paused campaign go on, also its planning."""
+    with pool.transaction():
+        steered = campaign_control.resume(campaign_id, version=version)
+        if steered.changed:
+            _go_on(campaign_id)
+    return steered
+
+
+def cancel(campaign_id: UUID, reason: str = "", *, version: int | None = None) -> Steered:
+    """Let no further send begin, for good; a worker ends the campaign once nothing is being sent."""
+    with pool.transaction():
+        steered = campaign_control.cancel(campaign_id, reason, version=version)
+        if steered.changed:
+            _dispatch([campaign_id])
+    return steered
+
+
+def change_rate(campaign_id: UUID, rate: float | None, *, version: int | None = None) -> Steered:
+    """Give a campaign another limit of its own."""
+    with pool.transaction():
+        steered = campaign_control.change_rate(campaign_id, rate, version=version)
+        if steered.changed:
+            _dispatch(campaign_control.running_on(campaigns.get(campaign_id).sender))
+    return steered
+
+
+def change_sender_rate(sender_id: UUID, rate: float | None) -> bool:
+    """Give a number another limit, obeyed by all campaigns that run on it; returns whether anything changed."""
+    with pool.transaction():
+        number = campaign_control.change_sender_rate(sender_id, rate)
+        if number is not None:
+            _dispatch(campaign_control.running_on(number))
+    return number is not None
+
+
+def retry_failed(campaign_id: UUID, *, permanent_too: bool = False, version: int | None = None) -> Steered:
+    """Try failed recipients again; `permanent_too` also those whose cause will hardly pass."""
+    with pool.transaction():
+        leave = () if permanent_too else PERMANENT
+        steered = campaign_control.retry_failed(campaign_id, leave=leave, version=version)
+        if steered.changed and steered.status == "running":
+            _go_on(campaign_id)
+    return steered
+
+
+def _go_on(campaign_id: UUID) -> None:
+    if not campaign_plan.is_planned(campaign_id):
+        plan_campaign.send(campaign_id=str(campaign_id))
+    _dispatch([campaign_id])
+
+
+def _dispatch(campaign_ids: list[UUID]) -> None:
+    for campaign_id in campaign_ids:
+        dispatch_campaign.send(campaign_id=str(campaign_id))
 
 
 @job(
@@ -92,7 +163,7 @@ def dispatch_campaign(payload: RunCampaign) -> None:
             in_flight, reserved_s = deliveries.in_flight(campaign.id)
             is_idle = not _release(campaign, _window(campaign, in_flight, reserved_s)) and not in_flight
     if campaign.status == "cancelling":
-        _tell_finished(campaign.id, wind_down(campaign.id))
+        _tell_finished(campaign.id, campaign_control.wind_down(campaign.id))
     elif campaign.status == "running" and is_idle:
         _finish_or_wait(campaign.id)
 
@@ -146,7 +217,7 @@ def _reserve(campaign: Campaign, count: int) -> Reservation:
 def _run_group(campaign_id: UUID, members: list[tuple[UUID, datetime, float]]) -> None:
     group = dramatiq.group(
         send_delivery.message_with_options(
-            kwargs={"delivery_id": str(delivery_id), "slot": slot.isoformat()},
+            kwargs={"delivery_id": str(delivery_id), "release_id": message_id_of(delivery_id, slot)},
             delay=max(0, to_ms(timedelta(seconds=slot_in_s) - SEND_AHEAD)),
         ).copy(message_id=message_id_of(delivery_id, slot))
         for delivery_id, slot, slot_in_s in members

@@ -264,8 +264,8 @@ def test_a_message_of_an_older_slot_claims_nothing(campaign):
     deliveries.release([delivery_id], [old])
     campaign_control.change_rate(campaign, 5)
     deliveries.release([delivery_id], [new])
-    assert deliveries.claim(delivery_id, old) is None
-    claimed = deliveries.claim(delivery_id, new)
+    assert deliveries.claim(delivery_id, deliveries.release_id(delivery_id, old)) is None
+    claimed = deliveries.claim(delivery_id, deliveries.release_id(delivery_id, new))
     assert (claimed.slot_at, claimed.is_paced) == (new, True)
 
 

@@ -21,8 +21,8 @@ OBEYED_S = 1.0
 
 @pytest.fixture
 def steering(stack):
-    """`pipelines.campaign_steering`, of the process as it is composed for this test."""
-    return importlib.import_module("pipelines.campaign_steering")
+    """`pipelines.campaign`, of the process as it is composed for this test."""
+    return importlib.import_module("pipelines.campaign")
 
 
 @pytest.fixture

@@ -25,7 +25,6 @@ from psycopg.types.json import Jsonb
 
 from core.clock import uuid7
 from db import pool
-from db.group_commit import GroupCommit
 from domain.whatsapp_webhook import Message, Status
 
 RANKS = {"sent": 1, "failed": 2, "delivered": 3, "read": 4}
@@ -98,12 +97,21 @@ class Event:
 
 
 def store(body: bytes) -> bool:
-    """Keep a webhook's body; False when the same bytes are there already. Callers of one process share a commit.
+    """Keep a webhook's body; False when the same bytes are there already. See `store_many`."""
+    return store_many([body])[0]
+
+
+def store_many(bodies: Sequence[bytes]) -> list[bool]:
+    """Keep the bodies of webhooks in one commit; tells of each whether it is new.
 
     Raises:
         TransientError: the database cannot be reached; nothing was kept.
     """
-    return _stores.submit(body)
+    ids = [uuid7() for _ in bodies]
+    with pool.transaction() as connection:
+        stored = connection.execute(_STORE, (ids, [sha256(body).digest() for body in bodies], list(bodies))).fetchall()
+    new = {row[0] for row in stored}
+    return [event_id in new for event_id in ids]
 
 
 def take(limit: int) -> list[Event]:
@@ -174,14 +182,6 @@ def forget(*, older_than: timedelta, unused_older_than: timedelta, batch: int = 
             return total
 
 
-def _store_many(bodies: Sequence[bytes]) -> list[bool]:
-    ids = [uuid7() for _ in bodies]
-    with pool.transaction() as connection:
-        stored = connection.execute(_STORE, (ids, [sha256(body).digest() for body in bodies], list(bodies))).fetchall()
-    new = {row[0] for row in stored}
-    return [event_id in new for event_id in ids]
-
-
 def _columns(news: Sequence[Status]) -> list[list[Any]]:
     return [
         [n.delivery_id for n in news],
@@ -198,6 +198,3 @@ def _reason(current: int | None, attempt: int) -> str | None:
     if current is None:
         return "delivery_unknown"
     return None if current == attempt else "attempt_superseded"
-
-
-_stores: GroupCommit[bytes, bool] = GroupCommit(_store_many)

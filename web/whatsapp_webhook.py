@@ -8,7 +8,6 @@ import hmac
 from http import HTTPStatus
 
 from fastapi import APIRouter, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from core.errors import TransientError
@@ -16,6 +15,7 @@ from core.logging import get_logger
 from core.settings import get_settings
 from db import inbound
 from domain.whatsapp_webhook import MAX_BODY_BYTES, is_genuine
+from web.inbox import Inbox
 from web.wake_up import WakeUp
 
 log = get_logger(__name__)
@@ -28,7 +28,7 @@ _HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 def make_router() -> APIRouter:
     """The two routes of `PATH`; connects to nothing before it is asked something."""
     router = APIRouter()
-    wake_up = WakeUp(_tell_workers)
+    inbox, wake_up = Inbox(inbound.store_many), WakeUp(_tell_workers)
 
     @router.get(PATH)
     async def verify(request: Request) -> Response:
@@ -56,7 +56,7 @@ def make_router() -> APIRouter:
         if not is_genuine(body, signature, [secret.get_secret_value() for secret in secrets]):
             return _problem(HTTPStatus.FORBIDDEN, "X-Hub-Signature-256 is not the signature of this body.")
         try:
-            is_new = await run_in_threadpool(inbound.store, body)
+            is_new = await inbox.store(body)
         except TransientError as error:
             log.warning("webhook.not_stored", code=error.code, error=str(error))
             return _problem(HTTPStatus.SERVICE_UNAVAILABLE, "It could not be stored; send it again.")

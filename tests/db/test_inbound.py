@@ -110,11 +110,12 @@ def test_every_order_of_all_four_ends_as_read(campaign):
     assert counters(campaign) == recount(campaign)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_order_repetition_and_batches_do_not_matter(campaign, process_batch, data):
     """The same webhooks, each one to five times and shuffled, in batches of any size."""
     rows("update deliveries set status = 'pending', attempt = 0 returning id")
+    rows("delete from inbound_events returning id")  # an example that hypothesis gave up leaves its own
     ids = [attempted(campaign, data.draw(st.sampled_from(SETTLED))) for _ in range(3)]
     kinds = [data.draw(st.sets(st.sampled_from(ORDER), min_size=1)) for _ in ids]
     events = [(i, kind) for i, found in zip(ids, kinds, strict=True) for kind in found]
@@ -193,7 +194,7 @@ def test_everything_in_a_webhook_is_used_or_kept_with_a_reason(campaign, process
     assert state(delivery_id)[0] == "read"
     kept = rows("select number, sender, kind, body -> 'text' ->> 'body' from inbound_messages")
     assert kept == [("10001", "+15551234", "text", "a\ufffdb")]
-    reasons = [found for (found,) in rows("select reasons from inbound_events order by id")]
+    reasons = [found for (found,) in rows("select reasons from inbound_events order by received_at")]
     assert {"status_unknown:deleted", "status_not_ours", "message_malformed", "errors"} == set(reasons[0])
     assert reasons[1] == ["field_unknown:account_update"]
     assert all(reasons)
@@ -210,7 +211,7 @@ def test_one_event_that_cannot_be_processed_does_not_keep_the_others(campaign, p
     assert process_batch(100) == 2
     assert process_batch(100) == 0
     assert (state(good)[0], state(bad)[0]) == ("read", "sending")
-    assert rows("select reasons from inbound_events order by id") == [(["error:CheckViolation"],), ([],)]
+    assert rows("select reasons from inbound_events order by received_at") == [(["error:CheckViolation"],), ([],)]
 
 
 @given(
@@ -237,7 +238,8 @@ def test_no_bytes_break_the_reading(body):
 def test_old_events_are_forgotten_those_with_reasons_later(database):
     for body in (b"plain", b"with reason", b"open"):
         inbound.store(body)
-    plain, reason, _ = [event.id for event in inbound.take(3)]
+    taken = {event.body: event.id for event in inbound.take(3)}
+    plain, reason = taken[b"plain"], taken[b"with reason"]
     inbound.done({plain: [], reason: ["not json"]})
     assert inbound.waiting(older_than=timedelta())
     assert not inbound.waiting(older_than=timedelta(minutes=1))

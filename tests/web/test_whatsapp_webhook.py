@@ -75,7 +75,7 @@ def challenge(**changes):
 
 
 def stored():
-    return rows("select body from inbound_events order by id")
+    return rows("select body from inbound_events order by received_at")
 
 
 def test_the_challenge_is_repeated_as_plain_text_to_who_knows_the_token(meta):

@@ -10,8 +10,11 @@ from uuid import UUID
 
 from brokers.job import Payload, Priority, job
 from core.errors import RetryPolicy
+from core.logging import get_logger
 from db import imports
 from db.import_run import run
+
+log = get_logger(__name__)
 
 
 class ImportContacts(Payload):
@@ -30,4 +33,8 @@ class ImportContacts(Payload):
 )
 def import_contacts(payload: ImportContacts) -> dict[str, object]:
     """Import the rows of a contacts file that are not imported yet; the result is `Import.summary`."""
-    return run(payload.import_id)
+
+    def told(done: int, total: int) -> None:
+        log.info("import.progressed", import_id=str(payload.import_id), done=done, total=total)
+
+    return run(payload.import_id, told)

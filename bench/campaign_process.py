@@ -76,7 +76,15 @@ def limited(simulator: RunningSimulator, seconds: int) -> dict[str, dict[str, fl
     running = {name: _start(name, rate, recipients=math.ceil(rate * seconds)) for name, rate in LIMITS.items()}
     for campaign_id in running.values():
         _wait(campaign_id)
-    return {name: _use(simulator.arrivals(), name, rate) for name, rate in LIMITS.items()}
+    used = {name: _use(simulator.arrivals(), name, rate) for name, rate in LIMITS.items()}
+    return {name: use | {"seconds": _took_s(running[name])} for name, use in used.items()}
+
+
+def _took_s(campaign_id: UUID) -> float:
+    progress = campaigns.progress(campaign_id)
+    if progress.started_at is None or progress.finished_at is None:
+        raise AssertionError(f"{progress} is not finished")
+    return (progress.finished_at - progress.started_at).total_seconds()
 
 
 def _use(arrivals: list[Arrival], number: str, rate: float) -> dict[str, float]:

@@ -198,7 +198,15 @@ def _release(campaign: Campaign, size: int) -> int:
         _run_group(campaign.id, released[first : first + GROUP_SIZE])
     if campaign.is_paced:
         _dispatch_again(campaign.id, timedelta(seconds=slots.offsets[-1]) - DISPATCH_AHEAD)
-    log.info("window.released", campaign_id=str(campaign.id), count=len(ids), until_s=round(slots.offsets[-1], 3))
+    counts = campaigns.progress(campaign.id).counts
+    log.info(
+        "campaign.progressed",
+        campaign_id=str(campaign.id),
+        settled=counts.settled,
+        total=counts.total,
+        released=len(ids),
+        until_s=round(slots.offsets[-1], 3),
+    )
     return len(ids)
 
 
@@ -235,8 +243,21 @@ def _finish_or_wait(campaign_id: UUID) -> None:
 
 
 def _tell_finished(campaign_id: UUID, status: str | None) -> None:
-    if status is not None:
-        log.info("campaign.finished", campaign_id=str(campaign_id), status=status)
+    if status is None:
+        return
+    ended = campaigns.progress(campaign_id)
+    took = ended.finished_at - ended.started_at if ended.finished_at and ended.started_at else timedelta()
+    log.info(
+        "campaign.finished",
+        campaign_id=str(campaign_id),
+        status=status,
+        duration_s=round(took.total_seconds(), 3),
+        sent=ended.counts.sent,
+        failed=ended.counts.failed,
+        skipped=ended.counts.skipped,
+        cancelled=ended.counts.cancelled,
+        unknown=ended.counts.unknown,
+    )
 
 
 def _dispatch_again(campaign_id: UUID, delay: timedelta) -> None:

@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Any, get_type_hints
 
 import dramatiq
-from periodiq import cron
+from periodiq import CronSpec, cron
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from core.clock import to_ms
@@ -115,7 +115,7 @@ def job(
             rate=rate,
             store_results=_returns_something(function),
             result_ttl=to_ms(RESULT_TTL),
-            **({"periodic": cron(schedule)} if schedule else {}),
+            **({"periodic": cron_of(schedule)} if schedule else {}),
         )
         _registry[name] = JobType(
             name=name,
@@ -133,6 +133,17 @@ def job(
         return actor
 
     return declare
+
+
+def cron_of(line: str) -> CronSpec:
+    """Periodiq's reading of a cron line, in which Sunday, 0 and 7 alike, really comes.
+
+    periodiq compares the days of a line with 1 to 7, so that `0`, `sun` and `@weekly` never fire.
+    """
+    spec = cron(line)
+    if {0, 7} & set(spec.dow):
+        spec.setup(spec.minute, spec.hour, spec.dom, spec.month, sorted({0, 7, *spec.dow}))
+    return spec
 
 
 def _payload_of(function: Callable[..., Any]) -> type[Payload]:

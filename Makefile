@@ -1,3 +1,4 @@
+# Most tests wait, for servers and for time: four of them share two cores well.
 # `make` lists the targets: a line that carries `##` is its own help.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
@@ -40,12 +41,12 @@ redis: $(STAMP) ## Run a development Redis (Valkey) in the foreground (REDIS_POR
 .PHONY: test
 test: $(STAMP) ## Run all tests in random order, on both brokers (ARGS="…" goes to pytest)
 	@.ci/test-tools
-	@$(BIN)/pytest -n 2 $(ARGS)
+	@$(BIN)/pytest -n 4 $(ARGS)
 
 .PHONY: test-dramatiq2
 test-dramatiq2: $(STAMP2) ## Run all tests on dramatiq 2.2, in an environment of its own
 	@.ci/test-tools
-	@$(VENV2)/bin/pytest -n 2 $(ARGS)
+	@$(VENV2)/bin/pytest -n 4 $(ARGS)
 
 $(STAMP2): requirements-dramatiq2.txt pyproject.toml .ci/make-venv
 	@.ci/make-venv $(VENV2) --no-deps -r requirements-dramatiq2.txt
